@@ -1,0 +1,163 @@
+"""Attention, once: masks, grouped heads, rotary positions, the KV cache, and the capture of what was attended.
+
+Nobody else in the package calls softmax over attention scores. There are two paths with equal numbers: the fused kernel
+of torch, and the explicit one, taken when somebody wants to see the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+def attend(
+    q: Float[Tensor, "B H Lq d"],
+    k: Float[Tensor, "B Hkv Lk d"],
+    v: Float[Tensor, "B Hkv Lk dv"],
+    mask: Bool[Tensor, "#B #H Lq Lk"] | None = None,
+    is_causal: bool = False,
+    explicit: bool = False,
+) -> tuple[Float[Tensor, "B H Lq dv"], Float[Tensor, "B H Lq Lk"] | None]:
+    """Scaled dot-product attention, `softmax(q k^T / sqrt(d)) v`; `H` must be a multiple of `Hkv` (grouped heads).
+
+    `mask` is boolean, True = may attend; a query that may attend to nothing gets zeros. Returns the output and, with
+    `explicit`, the weights (rows sum to 1, masked entries are exactly 0). Raises ValueError on `mask` with `is_causal`.
+    """
+    if mask is not None and is_causal:
+        raise ValueError("pass either a mask or is_causal, not both: build the causal rule into the mask")
+    if not explicit:
+        grouped = q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped), None
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, Lk, d)
+    scores = (q @ k.transpose(-2, -1)).float() / math.sqrt(q.shape[-1])  # (B, H, Lq, Lk)
+    if is_causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1)
+    if mask is not None:
+        weights = weights * mask  # a row with nothing to attend to: zeros, not a uniform guess
+    weights = weights.to(v.dtype)
+    return weights @ v, weights
+
+
+def rotary(
+    positions: Int[Tensor, "B L"], dim: int, theta: float
+) -> tuple[Float[Tensor, "B 1 L half"], Float[Tensor, "B 1 L half"]]:
+    """Cosines and sines of rotary positions (RoFormer), one angle for each of the `dim / 2` channel pairs."""
+    exponents = torch.arange(0, dim, 2, device=positions.device).float() / dim
+    angles = positions[:, None, :, None].float() / theta**exponents  # (B, 1, L, dim/2)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Float[Tensor, "B H L d"], cos: Tensor, sin: Tensor) -> Float[Tensor, "B H L d"]:
+    """Turn each channel pair (i, i + d/2) of `x` by its angle: the half-split ("NeoX") layout that Llama uses."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class LayerCache:
+    """Keys and values of one attention layer, in buffers of `max_length` slots filled from the left."""
+
+    def __init__(self, max_length: int):
+        self.max_length, self.length = max_length, 0
+        self.k = self.v = None
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add new keys and values, each (B, Hkv, Lnew, d); returns all so far. ValueError when the buffer is full."""
+        end = self.length + k.shape[2]
+        if end > self.max_length:
+            raise ValueError(f"the KV cache holds {self.max_length} positions, {end} are needed: make a longer cache")
+        if self.k is None:
+            self.k = k.new_empty(*k.shape[:2], self.max_length, k.shape[3])
+            self.v = v.new_empty(*v.shape[:2], self.max_length, v.shape[3])
+        self.k[:, :, self.length : end], self.v[:, :, self.length : end] = k, v
+        self.length = end
+        return self.k[:, :, :end], self.v[:, :, :end]
+
+
+class Tapped(nn.Module):
+    """A module that can be watched: `record` keeps a tensor for `capturing`, and costs nothing when nobody watches."""
+
+    def __init__(self):
+        super().__init__()
+        self.tap: tuple[str, dict[str, Tensor]] | None = None
+
+    def record(self, what: str, value: Tensor) -> None:
+        if self.tap is not None:
+            name, maps = self.tap
+            maps[f"{name}.{what}"] = value
+
+
+@contextmanager
+def capturing(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Collect, during one forward pass of `model`, whatever its tapped modules record, keyed `<module path>.<what>`.
+
+    Tensors stay attached to the autograd graph, so the gradient of any logit with respect to any map can be taken.
+    """
+    maps: dict[str, Tensor] = {}
+    tapped = [(name, module) for name, module in model.named_modules() if isinstance(module, Tapped)]
+    for name, module in tapped:
+        module.tap = (name, maps)
+    try:
+        yield maps
+    finally:
+        for _, module in tapped:
+            module.tap = None
+
+
+class Attention(Tapped):
+    """Multi-head attention with its four projections: self-attention, or cross-attention when a `context` is given."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int | None = None,
+        head_dim: int | None = None,
+        context_width: int | None = None,
+        bias: bool = True,
+        out_bias: bool | None = None,
+    ):
+        super().__init__()
+        self.heads, self.kv_heads = heads, kv_heads or heads
+        self.head_dim = head_dim or width // heads
+        context_width = context_width or width
+        self.q = nn.Linear(width, self.heads * self.head_dim, bias=bias)
+        self.k = nn.Linear(context_width, self.kv_heads * self.head_dim, bias=bias)
+        self.v = nn.Linear(context_width, self.kv_heads * self.head_dim, bias=bias)
+        self.out = nn.Linear(self.heads * self.head_dim, width, bias=bias if out_bias is None else out_bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B Lq D"],
+        context: Float[Tensor, "B Lk Dc"] | None = None,
+        mask: Bool[Tensor, "#B #H Lq Lk"] | None = None,
+        is_causal: bool = False,
+        angles: tuple[Tensor, Tensor] | None = None,
+        cache: LayerCache | None = None,
+    ) -> Float[Tensor, "B Lq D"]:
+        """Attend from `x` to `context` (default: `x`). `angles` are rotary cosines and sines, applied to q and k."""
+        context = x if context is None else context
+        q = self._split(self.q(x), self.heads)
+        k = self._split(self.k(context), self.kv_heads)
+        v = self._split(self.v(context), self.kv_heads)
+        if angles is not None:
+            q, k = rotate(q, *angles), rotate(k, *angles)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        y, weights = attend(q, k, v, mask, is_causal, explicit=self.tap is not None)
+        if weights is not None:
+            self.record("weights", weights)
+        return self.out(y.transpose(1, 2).flatten(2))  # (B, Lq, H*d) -> (B, Lq, D)
+
+    def _split(self, x: Tensor, heads: int) -> Tensor:
+        return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)  # (B, heads, L, d)

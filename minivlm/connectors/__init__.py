@@ -1,0 +1,1 @@
+"""Connectors: how N features become a budget of K visual tokens, in the width of the decoder."""

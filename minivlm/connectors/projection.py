@@ -1,0 +1,75 @@
+"""Projection: every patch becomes one visual token by a small map of its own (LLaVA, Liu et al. 2023, arXiv:2304.08485).
+
+Token count: N in, N out. Nothing is thrown away and no token sees another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from minivlm.layers import ACTIVATIONS, check_activation
+from minivlm.layout import VisualLayout
+
+
+class Projection(nn.Sequential):
+    """What all projections share: one visual token a patch, in the same order."""
+
+    def num_tokens(self, grid: tuple[int, int]) -> int:
+        return grid[0] * grid[1]
+
+    def layout(self, grid: tuple[int, int]) -> VisualLayout:
+        return VisualLayout.patches(grid)
+
+    def forward(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B N Dout"]:
+        return super().forward(features)
+
+
+@dataclass(frozen=True)
+class LinearProjection:
+    """LLaVA 1.0: one linear map."""
+
+    def build(self, width: int, out_width: int) -> Projection:
+        return Projection(nn.Linear(width, out_width))
+
+
+@dataclass(frozen=True)
+class MLPProjection:
+    """LLaVA-1.5 (arXiv:2310.03744): Linear, GELU, Linear. `hidden` None: the decoder's width (moondream2: 8192)."""
+
+    activation: str = "gelu"
+    hidden: int | None = None
+
+    def __post_init__(self):
+        check_activation(self.activation)
+
+    def build(self, width: int, out_width: int) -> Projection:
+        hidden = self.hidden or out_width
+        return Projection(nn.Linear(width, hidden), _Activation(self.activation), nn.Linear(hidden, out_width))
+
+
+@dataclass(frozen=True)
+class NormedMLPProjection:
+    """Yi-VL (arXiv:2403.04652): the MLP with a LayerNorm after each of its linear maps."""
+
+    eps: float = 1e-5
+
+    def build(self, width: int, out_width: int) -> Projection:
+        return Projection(
+            nn.Linear(width, out_width),
+            nn.LayerNorm(out_width, eps=self.eps),
+            nn.GELU(),
+            nn.Linear(out_width, out_width),
+            nn.LayerNorm(out_width, eps=self.eps),
+        )
+
+
+class _Activation(nn.Module):
+    def __init__(self, name: str):
+        super().__init__()
+        self.function = ACTIVATIONS[name]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)

@@ -1,0 +1,1 @@
+"""Contrastive models: two towers, one space, and the losses that pull matching pairs together."""

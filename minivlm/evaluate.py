@@ -1,0 +1,136 @@
+"""Evaluation: exact-match accuracy per task with its interval, retrieval, zero-shot classification.
+
+A question counts as right when every word of its answer, and the end after it, is the likeliest one given those before:
+exactly when greedy decoding would have said that answer. One forward pass tells, for many questions at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from minivlm.model import VLM, Batch, Encodes, Output, answer_positions
+
+
+class Question(Protocol):
+    """What evaluation reads of a question; `minivlm.data.tasks.Question` has it all."""
+
+    task: str
+    text: str
+    answer: str
+    chance: float
+    novel: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """`right` of `total` answers, where guessing would get the share `chance`."""
+
+    right: int
+    total: int
+    chance: float
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        return wilson(self.right, self.total)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.accuracy:6.1%}  [{low:.1%}, {high:.1%}]  chance {self.chance:.1%}  n {self.total}"
+
+
+def wilson(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a proportion; (0, 1) where nothing was counted. `z` 1.96 gives 95 %."""
+    if total == 0:
+        return 0.0, 1.0
+    share, shrink = right / total, 1 + z * z / total
+    centre = (share + z * z / (2 * total)) / shrink
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / shrink
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def answered(output: Output, batch: Batch) -> list[list[bool]]:
+    """For every sample, for every one of its questions in order: was each word of the answer the likeliest?"""
+    rows, columns, targets = answer_positions(output.layout, batch.labels)
+    hit = output.logits[rows, output.layout.predecessor()[rows, columns]].argmax(dim=-1) == targets
+    results: list[dict[int, bool]] = [{} for _ in range(len(batch))]
+    for row, segment, good in zip(rows.tolist(), output.layout.segment[rows, columns].tolist(), hit.tolist(), strict=True):
+        results[row][segment] = results[row].get(segment, True) and good
+    return [list(result.values()) for result in results]
+
+
+@torch.no_grad()
+def evaluate(
+    model: VLM,
+    tokenizer: Encodes,
+    questions: Sequence[Sequence[Question]],
+    features: Float[Tensor, "S M N D"],
+    blind: bool = False,
+    novel: bool | None = None,
+    batch_size: int = 64,
+) -> dict[str, Score]:
+    """A `Score` for each task, over S pictures (as `VLM.features` made them) and their questions.
+
+    `blind` leaves the pictures out; `novel` True / False counts only questions about held-out / known combinations.
+    """
+    counts: dict[str, list[tuple[bool, float]]] = {}
+    device = next(model.parameters()).device
+    for start in range(0, len(questions), batch_size):
+        asked = questions[start : start + batch_size]
+        dialogs = [[(q.text, q.answer) for q in sample] for sample in asked]
+        seen = None if blind else features[start : start + batch_size]
+        batch = Batch.pack(tokenizer, dialogs, features=seen).to(device)
+        for sample, hits in zip(asked, answered(model(batch), batch), strict=True):
+            for question, hit in zip(sample, hits, strict=True):
+                if novel is None or question.novel == novel:
+                    counts.setdefault(question.task, []).append((hit, question.chance))
+    return {
+        task: Score(sum(hit for hit, _ in found), len(found), sum(chance for _, chance in found) / len(found))
+        for task, found in sorted(counts.items())
+    }
+
+
+def mean_accuracy(scores: dict[str, Score], tasks: Sequence[str] | None = None) -> float:
+    """The mean over tasks, each counting the same."""
+    chosen = tasks or list(scores)
+    return sum(scores[task].accuracy for task in chosen) / len(chosen)
+
+
+def table(scores: dict[str, Score], blind: dict[str, Score] | None = None) -> str:
+    """The scores as text, a task a line, the blind model's accuracy beside them."""
+    lines = [f"{'task':8}  accuracy  [95 % interval]" + ("     blind" if blind else "") + "   chance  questions"]
+    for task, score in scores.items():
+        low, high = score.interval
+        beside = f"   {blind[task].accuracy:7.1%}" if blind else ""
+        lines.append(f"{task:8}  {score.accuracy:7.1%}   [{low:6.1%}, {high:6.1%}]{beside}  {score.chance:7.1%}  {score.total:9}")
+    return "\n".join(lines)
+
+
+def zero_shot(
+    image_embeds: Float[Tensor, "I E"], class_embeds: Float[Tensor, "C E"], target: Int[Tensor, " I"]
+) -> tuple[Score, Int[Tensor, " I"]]:
+    """Each picture gets the class whose text is nearest; returns the score and the classes given."""
+    given = (image_embeds @ class_embeds.T).argmax(dim=1)
+    return Score(int((given == target).sum()), len(target), 1 / len(class_embeds)), given
+
+
+def retrieval(image_embeds: Float[Tensor, "N E"], text_embeds: Float[Tensor, "N E"], k: int = 1) -> tuple[Score, Score]:
+    """Is a picture's own text among its `k` nearest, and a text's own picture among its `k`? (image-to-text, text-to-image)
+
+    Row i of both belongs together. Equal rows of `text_embeds` (the same caption twice) count as the same text.
+    """
+    similarity = image_embeds @ text_embeds.T
+    own = similarity.diagonal()
+    found = [(similarity > own[:, None]).sum(dim=1) < k, (similarity > own[None, :]).sum(dim=0) < k]
+    return tuple(Score(int(hits.sum()), len(own), k / len(own)) for hits in found)

@@ -1,0 +1,1 @@
+"""Fusion: how visual tokens meet the language model."""

@@ -1,0 +1,66 @@
+"""Interleaving: visual tokens take their place among the words of one sequence, and the decoder reads on (LLaVA).
+
+Token count: a text of T ids with M `<image>` ids and K visual tokens a picture becomes T - M + M * K positions.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from minivlm.layout import Kind, Layout, VisualLayout
+
+
+def interleave(
+    input_ids: Int[Tensor, "B T"],
+    text_mask: Bool[Tensor, "B T"],
+    segments: Int[Tensor, "B T"],
+    visual: VisualLayout,
+    image_id: int,
+) -> Layout:
+    """The layout of the whole sequence: each `<image>` id opens into the tokens of `visual`, padding goes to the right."""
+    is_image = (input_ids == image_id) & text_mask
+    widths = torch.where(is_image, len(visual), text_mask.long())  # (B, T): positions each id takes
+    ends = widths.cumsum(dim=1)
+    length = int(ends[:, -1].max())
+    place = torch.arange(length, device=input_ids.device).expand(len(input_ids), -1).contiguous()  # (B, L)
+    valid = place < ends[:, -1:]
+    source = torch.searchsorted(ends, place, right=True).clamp(max=input_ids.shape[1] - 1)  # (B, L): which id
+    offset = place - (ends - widths).gather(1, source)  # (B, L): how far into it
+    from_image = is_image.gather(1, source) & valid
+
+    def visual_or(field: Tensor, text: Tensor | int) -> Tensor:
+        field = field.to(input_ids.device)[offset.clamp(0, len(visual) - 1)]
+        return torch.where(from_image, field, text).where(valid, -1)
+
+    segment = segments.gather(1, source).where(valid, -1)
+    return Layout(
+        kind=visual_or(visual.kind, Kind.TEXT).where(valid, Kind.PAD),
+        image=(is_image.cumsum(dim=1) - 1).gather(1, source).where(from_image, -1),
+        row=visual_or(visual.row, -1),
+        col=visual_or(visual.col, -1),
+        index=torch.where(from_image, offset, source).where(valid, -1),
+        segment=segment,
+        position=_positions(segment, place).where(valid, 0),
+    )
+
+
+def _positions(segment: Int[Tensor, "B L"], place: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """Places 0, 1, 2, ... along the shared part; every later segment counts on from the end of the shared part."""
+    shared = (segment == 0).sum(dim=1, keepdim=True)  # (B, 1)
+    starts = torch.where(segment != torch.roll(segment, 1, dims=1), place, 0).cummax(dim=1).values  # (B, L)
+    return torch.where(segment == 0, place, shared + place - starts)
+
+
+def merge(
+    layout: Layout, text: Float[Tensor, "B T D"], visual: Float[Tensor, "B M K D"] | None
+) -> Float[Tensor, "B L D"]:
+    """Vectors for every position of `layout`: words from `text`, visual tokens from `visual`, zeros for padding."""
+    rows = torch.arange(len(text), device=text.device)[:, None]
+    index = layout.index.clamp(min=0)
+    merged = text[rows, index.clamp(max=text.shape[1] - 1)]  # (B, L, D)
+    if visual is not None:
+        placed = visual[rows, layout.image.clamp(min=0), index.clamp(max=visual.shape[2] - 1)]  # (B, L, D)
+        merged = torch.where(layout.is_visual[..., None], placed.to(merged.dtype), merged)
+    return merged * layout.valid[..., None]

@@ -1,0 +1,1 @@
+"""Language: the decoders that read visual tokens beside words, and the tokenizer."""

@@ -1,0 +1,95 @@
+"""What every position of a sequence is: word, patch, newline, latent, or padding.
+
+Every token-strip picture, every budget and every loss mask reads this, so no count is ever typed by hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+class Kind(IntEnum):
+    PAD = 0
+    TEXT = 1
+    PATCH = 2
+    NEWLINE = 3
+    LATENT = 4
+    TAG = 5
+
+
+@dataclass(frozen=True)
+class VisualLayout:
+    """The `K` tokens that one picture became: their kind, and the patch (row, column) they stand for (-1: no place)."""
+
+    kind: Int[Tensor, " K"]
+    row: Int[Tensor, " K"]
+    col: Int[Tensor, " K"]
+
+    @classmethod
+    def patches(cls, grid: tuple[int, int]) -> VisualLayout:
+        """One token a patch, row by row."""
+        rows, cols = grid
+        index = torch.arange(rows * cols)
+        return cls(torch.full_like(index, Kind.PATCH), index // cols, index % cols)
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """For every position of a batch of sequences (B, L), what stands there.
+
+    kind       a `Kind`
+    image      which picture of the sample it belongs to, -1 for words and padding
+    row, col   the patch it stands for, -1 where that makes no sense
+    index      words: place in `input_ids`; visual tokens: 0..K-1 within their picture; padding: -1
+    segment    0 = shared by all, n = belongs to the n-th question only
+    position   what the decoder is told the place is; questions on one picture all start at the same place
+    """
+
+    kind: Int[Tensor, "B L"]
+    image: Int[Tensor, "B L"]
+    row: Int[Tensor, "B L"]
+    col: Int[Tensor, "B L"]
+    index: Int[Tensor, "B L"]
+    segment: Int[Tensor, "B L"]
+    position: Int[Tensor, "B L"]
+
+    @property
+    def valid(self) -> Bool[Tensor, "B L"]:
+        return self.kind != Kind.PAD
+
+    @property
+    def is_text(self) -> Bool[Tensor, "B L"]:
+        return self.kind == Kind.TEXT
+
+    @property
+    def is_visual(self) -> Bool[Tensor, "B L"]:
+        return self.kind > Kind.TEXT
+
+    @property
+    def lengths(self) -> Int[Tensor, " B"]:
+        return self.valid.sum(dim=1)
+
+    def attention_mask(self) -> Bool[Tensor, "B 1 L L"]:
+        """Causal, no padding, and no question sees another: key `k` serves query `q` if it comes no later, and is
+        shared (segment 0) or of the same segment."""
+        causal = torch.ones(self.kind.shape[1], self.kind.shape[1], dtype=torch.bool, device=self.kind.device).tril()
+        shared = (self.segment == 0)[:, None, :]  # (B, 1, L)
+        same = self.segment[:, :, None] == self.segment[:, None, :]  # (B, L, L)
+        allowed = causal & (shared | same) & self.valid[:, None, :] & self.valid[:, :, None]
+        return allowed[:, None]  # (B, 1, L, L)
+
+    def predecessor(self) -> Int[Tensor, "B L"]:
+        """The position whose output predicts each position: the one before it, or, for the first word of a question,
+        the last shared one."""
+        index = torch.arange(self.kind.shape[1], device=self.kind.device).expand_as(self.kind)
+        prefix = ((self.segment == 0) & self.valid).sum(dim=1, keepdim=True)  # (B, 1)
+        starts = self.segment > torch.roll(self.segment, 1, dims=1)
+        return torch.where(starts & (index > 0), prefix - 1, index - 1).clamp(min=0)

@@ -1,0 +1,62 @@
+"""Where and how big: the one place that picks device, number type and scale."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+from dataclasses import dataclass
+
+import torch
+
+SCALES = ("smoke", "cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a lesson runs on: torch device, number type for training, scale, and the seed of everything random."""
+
+    device: torch.device
+    dtype: torch.dtype
+    scale: str
+    seed: int
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for, or the best there is: CUDA, then Apple's MPS, then the CPU."""
+    if device is not None:
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where a GPU multiplies it fast, else float32."""
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def pick_scale(device: torch.device) -> str:
+    """`MINIVLM_SCALE` if it is set ("smoke", "cpu" or "gpu"), else "gpu" on a GPU and "cpu" without one."""
+    scale = os.environ.get("MINIVLM_SCALE") or ("gpu" if device.type == "cuda" else "cpu")
+    if scale not in SCALES:
+        raise ValueError(f"MINIVLM_SCALE is {scale!r}; choose one of {', '.join(SCALES)}")
+    return scale
+
+
+def setup(seed: int = 0, device: str | None = None) -> Setup:
+    """Seed everything, pick device and scale, say so, and return them. The first line of every lesson."""
+    found = pick_device(device)
+    scale = pick_scale(found)
+    random.seed(seed)
+    torch.manual_seed(seed)
+    name = torch.cuda.get_device_name(found) if found.type == "cuda" else platform.machine()
+    print(f"minivlm {_version()} | torch {torch.__version__} | Python {platform.python_version()}")
+    print(f"device: {found.type} ({name}) | scale: {scale} | seed: {seed}")
+    return Setup(found, pick_dtype(found), scale, seed)
+
+
+def _version() -> str:
+    from minivlm import __version__
+
+    return __version__

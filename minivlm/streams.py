@@ -1,0 +1,113 @@
+"""Endless, seeded batches of scenes for each kind of model: captions, questions, and text alone.
+
+Step n of a stream is always the same, whoever asks for it and whatever was asked before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from minivlm.data.scenes import Scenes, render, sample_scenes
+from minivlm.data.tasks import TASKS, ask, caption
+from minivlm.language.tokenizer import Tokenizer
+from minivlm.model import VLM, Batch
+from minivlm.train import Step
+
+
+def generator(seed: int, step: int) -> torch.Generator:
+    """The source of all chance in one step of one stream."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+@dataclass(frozen=True)
+class CaptionPairs:
+    """(pictures, captions) for a two-tower model. `objects` is the range of objects a scene has."""
+
+    tokenizer: Tokenizer
+    batch_size: int
+    context: int
+    seed: int = 0
+    objects: tuple[int, int] = (1, 1)
+    size: int = 64
+    device: str | torch.device = "cpu"
+    describe: Callable = caption
+
+    def __call__(self, step: int, rows: range) -> Step:
+        chance = generator(self.seed, step)
+        low, high = self.objects
+        scenes = sample_scenes(self.batch_size, chance, min_objects=low, max_objects=high)
+        texts = [self.describe(scenes[i], chance) for i in range(len(scenes))]
+        images = render(scenes[rows.start : rows.stop], self.size, self.device)
+        ids = self.tokenizer.pad(texts[rows.start : rows.stop], self.context).to(self.device)
+        return Step((images, ids), len(rows))
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Scenes and what a frozen encoder makes of their pictures, computed once."""
+
+    scenes: Scenes
+    features: Float[Tensor, "S 1 N D"]
+
+    @classmethod
+    @torch.no_grad()
+    def make(cls, model: VLM, scenes: Scenes, batch_size: int = 256) -> Bank:
+        device, size = next(model.parameters()).device, model.config.vision.image_size
+        parts = [scenes[start : start + batch_size] for start in range(0, len(scenes), batch_size)]
+        features = [model.features(render(part, size, device)[:, None]).cpu() for part in parts]
+        return cls(scenes, torch.cat(features))
+
+
+@dataclass(frozen=True)
+class Dialogs:
+    """Batches of a bank's scenes with fresh questions (`per_scene` of them on each), or with a caption."""
+
+    tokenizer: Tokenizer
+    bank: Bank
+    batch_size: int
+    tasks: Sequence[str] = TASKS
+    per_scene: int = 8
+    captions: bool = False
+    blind: bool = False
+    seed: int = 0
+
+    def __call__(self, step: int, rows: range) -> Step:
+        chance = generator(self.seed, step)
+        chosen = torch.randint(len(self.bank.scenes), (self.batch_size,), generator=chance)
+        scenes = self.bank.scenes[chosen]
+        if self.captions:
+            dialogs = [[("", caption(scenes[i], chance))] for i in range(len(scenes))]
+        else:
+            asked = ask(scenes, chance, tasks=self.tasks, per_scene=self.per_scene)
+            dialogs = [[(q.text, q.answer) for q in sample] for sample in asked]
+        features = None if self.blind else self.bank.features[chosen[rows.start : rows.stop]]
+        batch = Batch.pack(self.tokenizer, dialogs[rows.start : rows.stop], features=features)
+        return Step((batch,), int((batch.labels >= 0).sum()))
+
+
+@dataclass(frozen=True)
+class Descriptions:
+    """Text alone: a scene described in words, then questions on it; what a decoder can learn before it sees."""
+
+    tokenizer: Tokenizer
+    batch_size: int
+    per_scene: int = 8
+    seed: int = 0
+
+    def __call__(self, step: int, rows: range) -> Step:
+        chance = generator(self.seed, step)
+        scenes = sample_scenes(self.batch_size, chance)
+        asked = ask(scenes, chance, per_scene=self.per_scene)
+        told = [caption(scenes[i], chance) for i in range(len(scenes))]
+        again = [caption(scenes[i], chance) for i in range(len(scenes))]
+        dialogs = [
+            [("", text), *((q.text, q.answer) for q in sample)] for text, sample in zip(again, asked, strict=True)
+        ]
+        mine = slice(rows.start, rows.stop)
+        batch = Batch.pack(self.tokenizer, dialogs[mine], contexts=told[mine])
+        return Step((batch,), int((batch.labels >= 0).sum()))

@@ -1,0 +1,274 @@
+"""Training: one loop for every design, its stages given as data.
+
+A source of batches is a function of the step alone, so a run that was killed and resumed sees what it would have seen,
+and two processes see together what one would have seen alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Step:
+    """The inputs of one forward pass, and how much its mean loss weighs (the number of things it is a mean over)."""
+
+    inputs: tuple
+    weight: int
+
+
+class Source(Protocol):
+    """Batches without end. `rows` is the part wanted of the `batch_size` samples of that step."""
+
+    batch_size: int
+
+    def __call__(self, step: int, rows: range) -> Step: ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training: what it reads, which parts learn (empty: all), for how long, how fast."""
+
+    name: str
+    source: Source
+    steps: int
+    lr: float
+    trains: tuple[str, ...] = ()
+    warmup: float = 0.05
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    micro_batches: int = 1
+
+    def __post_init__(self):
+        if self.steps < 1 or self.lr <= 0 or self.micro_batches < 1:
+            raise ValueError(
+                f"stage {self.name!r} needs steps >= 1, lr > 0 and micro_batches >= 1, "
+                f"got {self.steps}, {self.lr} and {self.micro_batches}"
+            )
+
+    def lr_at(self, step: int) -> float:
+        """Up in a line over the `warmup` part of the steps, then down a cosine to a hundredth."""
+        warm = max(1, round(self.warmup * self.steps))
+        if step < warm:
+            return self.lr * (step + 1) / warm
+        done = (step - warm) / max(1, self.steps - warm)
+        return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+
+def train(
+    model: nn.Module,
+    stages: Sequence[Stage],
+    folder: str | Path | None = None,
+    precision: str | None = None,
+    save_every: int = 200,
+    quiet: bool = False,
+) -> list[dict[str, Any]]:
+    """Train `model` in place through all `stages`; returns one record a step: stage, step, loss, lr.
+
+    With a `folder`, checkpoints go there and a run found there goes on where it stopped; the losses are those it would
+    have had. `precision` is accelerate's ("no", "bf16", "fp16"; default: bf16 on a GPU, else no). Interrupting keeps what
+    was learned. Raises FloatingPointError when the loss is not finite, ValueError for a folder of another run.
+    """
+    device = next(model.parameters()).device
+    precision = precision or ("bf16" if device.type == "cuda" else "no")
+    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    keeper = Checkpoints(Path(folder)) if folder is not None else None
+    records = keeper.records() if keeper else []
+    try:
+        for index, stage in enumerate(stages):
+            done = sum(record["stage"] == index for record in records)
+            if done < stage.steps:
+                _run_stage(model, index, stage, accelerator, keeper, records, save_every, quiet)
+    except KeyboardInterrupt:
+        print(f"\rstopped after {len(records)} steps; what was learned so far is kept")
+    finally:
+        model.to(device)
+    return records
+
+
+def _run_stage(
+    model: nn.Module,
+    index: int,
+    stage: Stage,
+    accelerator: Accelerator,
+    keeper: Checkpoints | None,
+    records: list[dict[str, Any]],
+    save_every: int,
+    quiet: bool,
+) -> None:
+    if stage.trains:
+        model.train_only(*stage.trains)
+    optimizer = make_optimizer(model, stage)
+    if keeper and records:
+        keeper.restore(model, optimizer, f"{index}", records)
+    start = sum(record["stage"] == index for record in records)
+    wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
+    progress = Progress(stage, start, quiet or not accelerator.is_main_process)
+    for step in range(start, stage.steps):
+        loss = _take_step(wrapped, optimizer, stage, step, accelerator)
+        records.append({"stage": index, "step": step, "loss": loss, "lr": stage.lr_at(step)})
+        progress.update(step, loss)
+        last = step + 1 == stage.steps
+        if keeper and accelerator.is_main_process and (last or (step + 1) % save_every == 0):
+            keeper.save(model, optimizer.optimizer, f"{index}", records)
+    progress.close()
+    model.eval()
+
+
+def _take_step(
+    model: nn.Module, optimizer: Any, stage: Stage, step: int, accelerator: Accelerator
+) -> float:
+    """One update; returns the loss of the whole batch, all processes and micro-batches together."""
+    for group in optimizer.param_groups:
+        group["lr"] = stage.lr_at(step)
+    parts = [stage.source(step, rows) for rows in _my_rows(stage, accelerator)]
+    weights = torch.tensor([float(part.weight) for part in parts], device=accelerator.device)
+    total = accelerator.reduce(weights.sum())
+    summed = torch.zeros((), device=accelerator.device)
+    for number, part in enumerate(parts, start=1):
+        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
+            inputs = [x.to(accelerator.device) for x in part.inputs]
+            with accelerator.autocast():
+                loss = model(*inputs).loss
+            # DDP averages gradients over processes; every labelled word shall count once, whoever read it
+            accelerator.backward(loss * (part.weight * accelerator.num_processes / total))
+        summed += loss.detach() * part.weight
+    loss = float(accelerator.reduce(summed) / total)
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss} at step {step} of stage {stage.name!r} (rebuild its batch with source({step}, "
+            f"range({stage.source.batch_size}))): try a lower lr than {stage.lr}, a longer warm-up, or precision='no'"
+        )
+    accelerator.clip_grad_norm_(model.parameters(), stage.clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss
+
+
+def _my_rows(stage: Stage, accelerator: Accelerator) -> list[range]:
+    """This process's part of a batch, cut into micro-batches."""
+    size, shares = stage.source.batch_size, accelerator.num_processes * stage.micro_batches
+    if size % shares:
+        raise ValueError(
+            f"a batch of {size} does not split over {accelerator.num_processes} processes and {stage.micro_batches} "
+            f"micro-batches: make it a multiple of {shares}"
+        )
+    share = size // shares
+    first = accelerator.process_index * stage.micro_batches
+    return [range(share * n, share * (n + 1)) for n in range(first, first + stage.micro_batches)]
+
+
+def make_optimizer(model: nn.Module, stage: Stage) -> torch.optim.AdamW:
+    """AdamW over what trains; matrices decay, gains and biases do not."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim >= 2], "weight_decay": stage.weight_decay},
+        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=stage.lr, betas=(0.9, 0.98), fused=True)
+
+
+class Progress:
+    """One line of text on stdout, rewritten at most once a second, replaced at the end by a line without timings."""
+
+    def __init__(self, stage: Stage, start: int, quiet: bool):
+        self.stage, self.start, self.quiet = stage, start, quiet
+        self.began = self.shown = time.monotonic()
+        self.first = self.mean = None
+
+    def update(self, step: int, loss: float) -> None:
+        self.first = loss if self.first is None else self.first
+        self.mean = loss if self.mean is None else 0.9 * self.mean + 0.1 * loss
+        now = time.monotonic()
+        if self.quiet or now - self.shown < 1:
+            return
+        self.shown = now
+        rate = (step + 1 - self.start) / (now - self.began)
+        left = (self.stage.steps - step - 1) / rate
+        print(
+            f"\r{self.stage.name}: step {step + 1}/{self.stage.steps}  loss {self.mean:.3f}  "
+            f"{rate * self.stage.source.batch_size:.0f} samples/s  {left:.0f} s left ",
+            end="",
+            flush=True,
+        )
+
+    def close(self) -> None:
+        if not self.quiet and self.first is not None:
+            line = f"{self.stage.name}: {self.stage.steps} steps, loss {self.first:.2f} -> {self.mean:.2f}"
+            print("\r" + line.ljust(79))
+
+
+class Checkpoints:
+    """The states of a run, in `folder/step-<n>/`: model, optimizer and records. A folder exists whole or not at all."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"cannot write checkpoints into {folder}: choose another folder")
+        for unfinished in folder.glob(".writing-*"):
+            shutil.rmtree(unfinished)
+
+    def latest(self) -> Path | None:
+        return max(self.folder.glob("step-*"), default=None)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What the latest checkpoint knows of the steps taken so far."""
+        latest = self.latest()
+        return json.loads((latest / "state.json").read_text())["records"] if latest else []
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, stage: str, records: list) -> None:
+        """Write a new state beside the last one, then remove older ones: a kill at any instant leaves one whole."""
+        final = self.folder / f"step-{len(records):08d}"
+        writing = self.folder / f".writing-{final.name}"
+        writing.mkdir()
+        save_file({key: value.contiguous() for key, value in _unshared(model).items()}, writing / "model.safetensors")
+        save_file(_moments(optimizer), writing / "optimizer.safetensors")
+        (writing / "state.json").write_text(json.dumps({"stage": stage, "records": records}))
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(writing, final)
+        for old in sorted(self.folder.glob("step-*"))[:-2]:
+            shutil.rmtree(old)
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, stage: str, records: list) -> None:
+        """Bring model (and optimizer, if the state is of this very stage) back to the latest state."""
+        latest = self.latest()
+        state = load_file(latest / "model.safetensors")
+        wanted = _unshared(model)
+        if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in wanted.items()}:
+            raise ValueError(f"{latest} is a checkpoint of another model: choose another folder, or remove it")
+        model.load_state_dict(state, strict=False)
+        if json.loads((latest / "state.json").read_text())["stage"] == stage and records[-1]["stage"] == int(stage):
+            _set_moments(optimizer, load_file(latest / "optimizer.safetensors"))
+
+
+def _unshared(model: nn.Module) -> dict[str, Tensor]:
+    """The weights, each once: a tied output layer is the embedding table under another name."""
+    return dict(model.named_parameters())
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+
+
+def _set_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

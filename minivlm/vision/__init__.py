@@ -1,0 +1,1 @@
+"""Vision: how an image becomes features."""

@@ -1,0 +1,168 @@
+"""The vision transformer: cut a picture into patches, treat each as a word (Dosovitskiy et al. 2020, arXiv:2010.11929).
+
+Token count: (H / patch) * (W / patch) patches in, the same out, plus one class token where the tower has one.
+Three published towers differ only in what `clip_vit`, `siglip_vit` and `vit` spell out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from minivlm.attention import Attention
+from minivlm.layers import MLP, Block, check_activation, check_divides
+
+POOLS = ("class", "map", "tanh")
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Sizes and variant of a tower. `image_size` is (H, W) in pixels; `pool` says how one vector is made of all tokens:
+    "class" = the class token (CLIP), "map" = an attention head with one learned query (SigLIP), "tanh" = the class
+    token through a tanh layer (ViT)."""
+
+    image_size: tuple[int, int]
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    activation: str
+    eps: float
+    class_token: bool
+    pre_norm: bool
+    patch_bias: bool
+    pool: str
+
+    def __post_init__(self):
+        height, width = self.image_size
+        if height % self.patch_size or width % self.patch_size or min(height, width) < self.patch_size:
+            raise ValueError(f"image {height}x{width} is not a whole number of {self.patch_size}-pixel patches")
+        check_divides(self.heads, self.width)
+        check_activation(self.activation)
+        if self.pool not in POOLS:
+            raise ValueError(f"unknown pool {self.pool!r}; known: {', '.join(POOLS)}")
+        if self.pool != "map" and not self.class_token:
+            raise ValueError(f'pool "{self.pool}" reads the class token, but class_token is False')
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    def build(self) -> ViT:
+        return ViT(self)
+
+
+clip_vit = partial(
+    ViTConfig, activation="quick_gelu", eps=1e-5, class_token=True, pre_norm=True, patch_bias=False, pool="class"
+)
+siglip_vit = partial(
+    ViTConfig, activation="gelu_tanh", eps=1e-6, class_token=False, pre_norm=False, patch_bias=True, pool="map"
+)
+vit = partial(ViTConfig, activation="gelu", eps=1e-12, class_token=True, pre_norm=False, patch_bias=True, pool="tanh")
+
+
+class MAPHead(nn.Module):
+    """SigLIP's pooling: one learned query attends to all tokens, then an MLP with a residual."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.probe = nn.Parameter(torch.randn(1, 1, config.width) * config.width**-0.5)
+        self.attention = Attention(config.width, config.heads)
+        self.norm = nn.LayerNorm(config.width, eps=config.eps)
+        self.mlp = MLP(config.width, config.mlp_width, config.activation)
+
+    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
+        pooled = self.attention(self.probe.expand(len(tokens), -1, -1), context=tokens)  # (B, 1, D)
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+
+class ViT(nn.Module):
+    """A vision tower. `hidden` gives the states a connector reads; calling the tower gives (normed tokens, pooled)."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.config = config
+        norm = partial(nn.LayerNorm, config.width, eps=config.eps)
+        patch = config.patch_size
+        self.patch_embedding = nn.Conv2d(3, config.width, patch, stride=patch, bias=config.patch_bias)
+        scale = config.width**-0.5
+        self.class_embedding = nn.Parameter(torch.randn(config.width) * scale) if config.class_token else None
+        positions = config.num_patches + config.class_token
+        self.position_embedding = nn.Parameter(torch.randn(positions, config.width) * scale)
+        self.pre_norm = norm() if config.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(
+                Attention(config.width, config.heads),
+                MLP(config.width, config.mlp_width, config.activation),
+                norm,
+            )
+            for _ in range(config.depth)
+        )
+        self.final_norm = norm()
+        if config.pool == "map":
+            self.pool = MAPHead(config)
+        elif config.pool == "tanh":
+            self.pool = nn.Linear(config.width, config.width)
+        else:
+            self.pool = None
+
+    def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
+        """Patches (and class token) with their positions added: the state before the first block."""
+        check_images(images, self.config.image_size)
+        x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # (B, N, D)
+        if self.class_embedding is not None:
+            x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1)  # (B, 1+N, D)
+        return self.pre_norm(x + self.position_embedding)
+
+    def hidden(self, images: Float[Tensor, "B 3 H W"], layer: int = -1) -> Float[Tensor, "B N D"]:
+        """The state after `layer`, un-normed: 0 = embeddings, -1 = last block, -2 = the one before (what LLaVA reads).
+
+        Blocks beyond `layer` are not computed. The class token, where there is one, is position 0.
+        """
+        depth = self.config.depth
+        if not -depth - 1 <= layer <= depth:
+            raise ValueError(f"layer {layer} does not exist: this tower has {depth} blocks (0..{depth} or -1..-{depth})")
+        x = self.embed(images)
+        for block in self.blocks[: layer if layer >= 0 else depth + 1 + layer]:
+            x = block(x)
+        return x
+
+    def unread(self, layer: int | None) -> list[nn.Module]:
+        """The modules that whoever reads only the state after `layer` (None: after the final norm) never touches."""
+        pool = [self.pool] if self.pool is not None else []
+        if layer is None:
+            return pool
+        return [*self.blocks[layer if layer >= 0 else self.config.depth + 1 + layer :], self.final_norm, *pool]
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
+        """All tokens after the final norm, and one vector for the picture."""
+        tokens = self.final_norm(self.hidden(images))
+        if self.config.pool == "map":
+            return tokens, self.pool(tokens)
+        if self.config.pool == "tanh":
+            return tokens, torch.tanh(self.pool(tokens[:, 0]))
+        return tokens, tokens[:, 0]
+
+
+def check_images(images: Tensor, size: tuple[int, int]) -> None:
+    """Refuse what is no batch of float RGB pictures of `size` (H, W): TypeError or ValueError saying what came."""
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images must be a float tensor (B, 3, H, W) in [0, 1], got {got}")
+    if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
+        raise ValueError(f"images must be (B, 3, H, W) with B >= 1, got {tuple(images.shape)}")
+    if tuple(images.shape[2:]) != tuple(size):
+        height, width = images.shape[2:]
+        raise ValueError(f"this tower reads {size[0]}x{size[1]} pictures, got {height}x{width}: resize them first")
+    if images.device.type != "meta" and not images.isfinite().all():
+        raise ValueError("images hold NaN or infinite values: look at how they were loaded or normalised")
