@@ -88,8 +88,8 @@ class Layout:
 
     def predecessor(self) -> Int[Tensor, "B L"]:
         """The position whose output predicts each position: the one before it, or, for the first word of a question,
-        the last shared one."""
+        the last shared one; -1 where nothing comes before."""
         index = torch.arange(self.kind.shape[1], device=self.kind.device).expand_as(self.kind)
         prefix = ((self.segment == 0) & self.valid).sum(dim=1, keepdim=True)  # (B, 1)
         starts = self.segment > torch.roll(self.segment, 1, dims=1)
-        return torch.where(starts & (index > 0), prefix - 1, index - 1).clamp(min=0)
+        return torch.where(starts & (index > 0), prefix - 1, index - 1)

@@ -282,6 +282,10 @@ class VLM(nn.Module):
         is_image = batch.input_ids == self.image_token_id
         if batch.text_mask is not None:
             is_image = is_image & batch.text_mask
+        expected = (self.config.vision.num_patches, self.config.vision.width)
+        if batch.features is not None and tuple(batch.features.shape[2:]) != expected:
+            got = tuple(batch.features.shape)
+            raise ValueError(f"features must be (B, M, {expected[0]}, {expected[1]}) for this encoder, got {got}")
         visual = batch.images if batch.images is not None else batch.features
         wanted = visual.shape[1] if visual is not None else 0
         counts = is_image.sum(dim=1)
@@ -306,8 +310,9 @@ def answer_loss(
 def answer_positions(
     layout: Layout, labels: Int[Tensor, "B T"]
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """Sample, position in the sequence, and id of every labelled word, sample by sample."""
+    """Sample, position in the sequence, and id of every labelled word, sample by sample. A word that nothing comes before
+    (the first of all, or of a question where nothing is shared) cannot be predicted and is left out."""
     targets = labels.gather(1, layout.index.clamp(0, labels.shape[1] - 1)).where(layout.is_text, IGNORE)  # (B, L)
-    targets[:, 0] = IGNORE  # nothing comes before the first word, so nothing can predict it
+    targets = targets.where(layout.predecessor() >= 0, IGNORE)
     rows, columns = (targets != IGNORE).nonzero(as_tuple=True)
     return rows, columns, targets[rows, columns]

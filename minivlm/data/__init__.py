@@ -1,0 +1,1 @@
+"""Data: scenes whose truth is known, questions on them, real emoji, and a user's own pictures."""

@@ -1,0 +1,7 @@
+"""Figures: static matplotlib pictures of data, layouts and outputs, each with its description in words."""
+
+from minivlm.figures.common import PALETTE, show
+from minivlm.figures.tokens import token_strip
+from minivlm.figures.training import accuracy_bars, curves, picture_grid, similarity
+
+__all__ = ["PALETTE", "accuracy_bars", "curves", "picture_grid", "show", "similarity", "token_strip"]

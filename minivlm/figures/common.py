@@ -1,0 +1,29 @@
+"""What all figures share: colours that colour-blind readers can tell apart, and a picture never without its words."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+# Okabe & Ito's eight colours (2008)
+PALETTE = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "sky": "#56B4E9",
+    "purple": "#CC79A7",
+    "yellow": "#F0E442",
+    "black": "#000000",
+}
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display `figure`, then print its description; ValueError for an empty one. The figure is closed afterwards."""
+    if not alt.strip():
+        raise ValueError("a picture needs its description in words: pass alt=...")
+    from IPython.display import display
+
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+    print(alt)

@@ -1,0 +1,102 @@
+"""Recipes: what each kind of design is trained on, for how long, at each scale; and how the bundled weights are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from minivlm.contrastive.towers import TextConfig
+from minivlm.data.scenes import Scenes, sample_scenes
+from minivlm.data.tasks import TASKS, Question, evaluation_bank
+from minivlm.designs import build, mini_language
+from minivlm.evaluate import evaluate, mean_accuracy, table
+from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
+from minivlm.model import VLM, Batch, VLMConfig
+from minivlm.runtime import pick_device, pick_scale
+from minivlm.storage import bundled, save, warm_start
+from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, generator
+from minivlm.train import Stage, train
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a recipe does at one scale: scenes in the bank, batch, steps of each stage, questions a scene."""
+
+    scenes: int
+    batch_size: int
+    align_steps: int
+    steps: int
+    per_scene: int = 8
+
+
+VLM_SIZES = {
+    "smoke": Size(scenes=64, batch_size=8, align_steps=3, steps=6),
+    "cpu": Size(scenes=6000, batch_size=32, align_steps=60, steps=400),
+    "gpu": Size(scenes=60000, batch_size=256, align_steps=200, steps=3000, per_scene=12),
+}
+CLIP_SIZES = {
+    "smoke": Size(scenes=64, batch_size=32, align_steps=0, steps=5),
+    "cpu": Size(scenes=0, batch_size=128, align_steps=0, steps=120),
+    "gpu": Size(scenes=0, batch_size=1024, align_steps=0, steps=3000),
+}
+
+
+def vlm_stages(model: VLM, size: Size, seed: int = 0, tasks: tuple[str, ...] = TASKS) -> list[Stage]:
+    """LLaVA's two stages: the connector alone learns to pass captions on, then the decoder learns to answer as well."""
+    tokenizer = mini_tokenizer()
+    bank = Bank.make(model, sample_scenes(size.scenes, generator(seed, 0)))
+    captions = Dialogs(tokenizer, bank, size.batch_size, captions=True, seed=seed)
+    questions = Dialogs(tokenizer, bank, size.batch_size, tasks, size.per_scene, seed=seed + 1)
+    return [
+        Stage("align", captions, size.align_steps, lr=2e-3, trains=("connector",)),
+        Stage("instruct", questions, size.steps, lr=1.5e-3, trains=("connector", "language")),
+    ]
+
+
+def train_design(name: str, scale: str | None, seed: int, folder: str | Path, steps: int | None) -> torch.nn.Module:
+    """Train a mini design by its recipe, with checkpoints in `folder`. `steps` replaces those of every stage."""
+    device = pick_device()
+    scale = scale or pick_scale(device)
+    torch.manual_seed(seed)
+    model = build(name, device="cpu")
+    if isinstance(model, VLM):
+        stages = vlm_stages(warm_start(model).to(device), VLM_SIZES[scale], seed)
+    else:
+        size, context = CLIP_SIZES[scale], model.config.text.context
+        pairs = CaptionPairs(mini_tokenizer(), size.batch_size, context, seed, device=device)
+        stages = [Stage("contrast", pairs, size.steps, lr=1e-3)]
+        model.to(device)
+    if steps is not None:
+        stages = [Stage(**{**vars(stage), "steps": steps}) for stage in stages]
+    train(model, stages, folder)
+    return model
+
+
+def evaluation_table(model: VLM, per_task: int) -> str:
+    """Accuracy per task on the fixed bank of test questions, beside the same model without the pictures."""
+    scenes, questions = evaluation_bank(per_task=per_task)
+    features = Bank.make(model, scenes).features
+    tokenizer = mini_tokenizer()
+    sees = evaluate(model, tokenizer, questions, features)
+    blind = evaluate(model, tokenizer, questions, features, blind=True)
+    return f"{table(sees, blind)}\nmean {mean_accuracy(sees):.1%}, blind {mean_accuracy(blind):.1%}"
+
+
+def answer(model: VLM, tokenizer: Tokenizer, image: Float[Tensor, "3 H W"], question: str) -> str:
+    """What a model says to one question about one picture."""
+    if not question.strip():
+        raise ValueError('an empty question: ask something like "what color is the circle ?"')
+    batch = Batch.pack(tokenizer, [[(question, "")]], images=image[None, None])
+    return tokenizer.decode(model.generate(batch.to(next(model.parameters()).device))[0])
+
+
+def pretrain_all(out: Path, runs: Path, seed: int = 0) -> None:
+    """Make every bundled weight: a CLIP whose encoder all mini designs share, a decoder that reads scenes told in words,
+    and a LLaVA-1.5 made of the two. Each step resumes where it stopped."""
+    pretrain_clip(out, runs, seed)
+    pretrain_decoder(out, runs, seed)
+    pretrain_llava(out, runs, seed)

@@ -1,0 +1,109 @@
+"""Models to files and back: safetensors with the design's configuration inside. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import fields, is_dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from minivlm.connectors.projection import LinearProjection, MLPProjection, NormedMLPProjection
+from minivlm.contrastive.clip import CLIPConfig
+from minivlm.contrastive.siglip import SigLIPConfig
+from minivlm.contrastive.towers import TextConfig
+from minivlm.language.llama import LlamaConfig
+from minivlm.model import VLM, VLMConfig
+from minivlm.pretrained import load_exactly
+from minivlm.runtime import pick_device
+from minivlm.vision.vit import ViTConfig
+
+_CONFIGS = {
+    kind.__name__: kind
+    for kind in (CLIPConfig, SigLIPConfig, TextConfig, ViTConfig, LlamaConfig, VLMConfig)
+    + (LinearProjection, MLPProjection, NormedMLPProjection)
+}
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+
+
+def save(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write `model` and its configuration to one safetensors file, whole or not at all. `dtype` None keeps each weight's."""
+    path = Path(path)
+    weights = {key: value.detach().to(dtype or value.dtype).contiguous() for key, value in model.named_parameters()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.writing")
+    save_file(weights, unfinished, metadata={"minivlm": json.dumps(_to_dict(model.config))})
+    os.replace(unfinished, path)
+
+
+def load(path: str | Path, device: str | torch.device | None = None) -> nn.Module:
+    """The model that `save` wrote, in float32 and ready to be asked.
+
+    Raises FileNotFoundError, or ValueError for a pickle, a damaged file, a file of another program, or weights that do
+    not fit their configuration; each says what to do.
+    """
+    config, state = read(path)
+    with torch.device(pick_device(device)):
+        model = config.build()
+    state |= {key: state[other] for key, other in _tied(model).items() if other in state}
+    load_exactly(model, state)
+    return model.eval()
+
+
+def read(path: str | Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Configuration and weights (as float32) of a file that `save` wrote. Raises as `load` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: train one with `python -m minivlm train`, or check the path")
+    if path.suffix in _PICKLES:
+        raise ValueError(f"{path} is a pickle, which can run any code when opened: convert it to safetensors first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}): copy or download it again") from error
+    if "minivlm" not in metadata:
+        raise ValueError(f"{path} was not written by minivlm.save: open other programs' weights with from_transformers")
+    return _from_dict(json.loads(metadata["minivlm"])), state
+
+
+def bundled(name: str, device: str | torch.device | None = None) -> nn.Module:
+    """A trained mini model that comes with the package: "clip", "decoder" or "llava15"."""
+    with as_file(files("minivlm").joinpath("weights", f"{name}.safetensors")) as path:
+        return load(path, device)
+
+
+def warm_start(model: VLM) -> VLM:
+    """Give a mini model the bundled encoder and decoder, as a real system starts from pretrained parts. Returns it."""
+    encoder, decoder = bundled("clip", device="cpu").vision, bundled("decoder", device="cpu")
+    for ours, theirs in ((model.vision, encoder), (model.language, decoder)):
+        if ours.config != theirs.config:
+            raise ValueError(f"the bundled weights are for {theirs.config}, this model has {ours.config}")
+        load_exactly(ours, theirs.state_dict())
+    return model
+
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    """Names under which a weight appears a second time, and the name it is stored by."""
+    first = {id(value): key for key, value in model.named_parameters()}
+    every = model.named_parameters(remove_duplicate=False)
+    return {key: first[id(value)] for key, value in every if first[id(value)] != key}
+
+
+def _to_dict(config: Any) -> dict[str, Any]:
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    return {"kind": type(config).__name__} | {k: _to_dict(v) if is_dataclass(v) else v for k, v in values.items()}
+
+
+def _from_dict(stored: dict[str, Any]) -> Any:
+    values = {k: _from_dict(v) if isinstance(v, dict) else v for k, v in stored.items() if k != "kind"}
+    if stored.get("kind") not in _CONFIGS:
+        raise ValueError(f"unknown configuration {stored.get('kind')!r}: written by a newer minivlm? known: {', '.join(_CONFIGS)}")
+    return _CONFIGS[stored["kind"]](**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
