@@ -16,6 +16,7 @@ from torch import nn
 from minivlm.connectors.projection import LinearProjection, MLPProjection, NormedMLPProjection
 from minivlm.contrastive.clip import CLIPConfig, clip_text
 from minivlm.contrastive.siglip import SigLIPConfig, siglip_text
+from minivlm.contrastive.towers import TextConfig
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import ConnectorConfig, VLMConfig
@@ -58,7 +59,7 @@ def mini_vlm(connector: ConnectorConfig) -> VLMConfig:
     return VLMConfig(mini_vision(), connector, mini_language(), Tokenizer.image_id, Tokenizer.eos_id)
 
 
-def _mini_text(text: Callable) -> dict:
+def _mini_text(text: Callable[..., TextConfig]) -> TextConfig:
     return text(MINI_VOCABULARY, context=MINI_CONTEXT, width=128, depth=2, heads=4, mlp_width=512)
 
 

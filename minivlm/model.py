@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from minivlm.vision.vit import ViTConfig, check_images
 IGNORE = -100  # the label of a token that is not to be learned
 
 
+@runtime_checkable
 class Encodes(Protocol):
     """What `Batch.pack` needs of a tokenizer."""
 
@@ -163,6 +164,7 @@ class Output:
     maps: dict[str, Tensor]
 
 
+@runtime_checkable
 class ConnectorConfig(Protocol):
     def build(self, width: int, out_width: int) -> nn.Module: ...
 
@@ -310,8 +312,8 @@ def answer_loss(
 def answer_positions(
     layout: Layout, labels: Int[Tensor, "B T"]
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """Sample, position in the sequence, and id of every labelled word, sample by sample. A word that nothing comes before
-    (the first of all, or of a question where nothing is shared) cannot be predicted and is left out."""
+    """Sample, position in the sequence, and id of every labelled word, sample by sample. A word that nothing comes
+    before (the first of all, or of a question where nothing is shared) cannot be predicted and is left out."""
     targets = labels.gather(1, layout.index.clamp(0, labels.shape[1] - 1)).where(layout.is_text, IGNORE)  # (B, L)
     targets = targets.where(layout.predecessor() >= 0, IGNORE)
     rows, columns = (targets != IGNORE).nonzero(as_tuple=True)

@@ -36,9 +36,9 @@ def from_transformers(model: nn.Module) -> nn.Module:
     Raises TypeError for another class, ValueError for a variant that ours does not compute, or for keys and shapes that
     do not fit.
     """
-    name = type(model).__name__
-    if name not in CONVERTERS:
-        raise TypeError(f"cannot convert a {name}; known classes: {', '.join(CONVERTERS)}")
+    name, package = type(model).__name__, type(model).__module__.split(".")[0]
+    if name not in CONVERTERS or package not in ("transformers", "open_clip"):
+        raise TypeError(f"cannot convert {package}'s {name}; known classes: {', '.join(CONVERTERS)}")
     config, state = CONVERTERS[name](model)
     first = next(model.parameters())
     with torch.device(first.device):
@@ -189,7 +189,14 @@ def _siglip_vision(model: Any) -> tuple[ViTConfig, State]:
 
 def _vit(model: Any) -> tuple[ViTConfig, State]:
     config = model.config
-    _refuse("ViT", {"no pooler": model.pooler is None, "qkv_bias=False": not config.qkv_bias})
+    _refuse(
+        "ViT",
+        {
+            "no pooler": model.pooler is None,
+            f"pooler activation {config.pooler_act!r}": config.pooler_act != "tanh",
+            "qkv_bias=False": not config.qkv_bias,
+        },
+    )
     state = rename(model.state_dict(), _VIT)
     for key in ("class_embedding", "position_embedding"):
         state[key] = state[key].flatten(0, -2).squeeze(0)  # (1, N, D) -> (N, D); the class token -> (D,)
@@ -258,18 +265,24 @@ _OPEN_CLIP: Rules = [
 ]
 
 
+def _open_clip_activation(module: nn.Module) -> str:
+    if isinstance(module, nn.GELU):
+        return "gelu_tanh" if module.approximate == "tanh" else "gelu"
+    return _activation({"QuickGELU": "quick_gelu"}.get(type(module).__name__, type(module).__name__))
+
+
 def _open_clip(model: Any) -> tuple[CLIPConfig, State]:
-    state = rename(_split_packed(model.state_dict()), _OPEN_CLIP)
-    for key in ("image_projection.weight", "text_projection.weight"):
-        state[key] = state[key].T
     vision, block = model.visual, model.visual.transformer.resblocks[0]
-    activation = "quick_gelu" if type(block.mlp.gelu).__name__ == "QuickGELU" else "gelu"
     _refuse("open_clip model", {
         f"pooling {vision.pool_type!r}": vision.pool_type != "tok",
         f"text pooling {model.text_pool_type!r}": model.text_pool_type not in ("argmax", "eos"),
+        "texts read in both directions": model.attn_mask is None,
         "no pre-norm": not isinstance(vision.ln_pre, nn.LayerNorm),
         "layer scale": not isinstance(block.ls_1, nn.Identity),
     })  # fmt: skip
+    state = rename(_split_packed(model.state_dict()), _OPEN_CLIP)
+    for key in ("image_projection.weight", "text_projection.weight"):
+        state[key] = state[key].T
 
     def sizes(layers: nn.ModuleList) -> dict[str, Any]:
         return dict(
@@ -277,7 +290,7 @@ def _open_clip(model: Any) -> tuple[CLIPConfig, State]:
             depth=len(layers),
             heads=layers[0].attn.num_heads,
             mlp_width=layers[0].mlp.c_fc.out_features,
-            activation=activation,
+            activation=_open_clip_activation(layers[0].mlp.gelu),
             eps=layers[0].ln_1.eps,
         )
 
@@ -309,11 +322,11 @@ _LLAMA: Rules = [
 
 
 def _llama_config(config: Any) -> LlamaConfig:
+    _refuse("decoder", {f"model type {config.model_type!r}": config.model_type != "llama"})
     rope = config.rope_parameters
     _refuse(
         "Llama",
         {
-            f"model type {config.model_type!r}": config.model_type != "llama",
             f"rope type {rope['rope_type']!r}": rope["rope_type"] != "default",
             "biases": bool(config.attention_bias or config.mlp_bias),
             f"activation {config.hidden_act!r}": config.hidden_act != "silu",
@@ -348,9 +361,14 @@ def _llava(model: Any) -> tuple[VLMConfig, State]:
             f"vision_feature_select_strategy {keeps!r}": keeps != ("default" if is_clip else "full"),
             "several vision_feature_layer": not isinstance(config.vision_feature_layer, int),
             "a projector without biases": not config.multimodal_projector_bias,
+            "no single end id": not isinstance(config.text_config.eos_token_id, int),
         },
     )
-    connector, projector = _llava_projector(state, config.projector_hidden_act)
+    own: Rules = [(r"model\.multi_modal_projector\.(linear_[12]\.(?:weight|bias))", r"\1"),
+                  (r"lm_head\.weight", "language.head.weight"),
+                  (r"model\.(vision_tower|language_model)\..*", "")]  # fmt: skip
+    rest = rename(state, own)
+    connector, projector = _llava_projector(rest, config.projector_hidden_act)
     ours = VLMConfig(
         _vision_config(vision, clip_vit if is_clip else siglip_vit),
         connector,
@@ -363,14 +381,14 @@ def _llava(model: Any) -> tuple[VLMConfig, State]:
         **rename(_split_packed(state), _VISION, "model.vision_tower.", "vision."),
         **projector,
         **rename(state, _LLAMA, "model.language_model.", "language."),
-        "language.head.weight": state["lm_head.weight"],
+        "language.head.weight": rest["language.head.weight"],
     }
 
 
 def _llava_projector(state: State, activation: str) -> tuple[LinearProjection | MLPProjection, State]:
     """LLaVA's connector. Two linear maps with nothing between them, as transformers writes LLaVA 1.0, become one."""
     first, second = (
-        {kind: state[f"model.multi_modal_projector.linear_{n}.{kind}"] for kind in ("weight", "bias")} for n in (1, 2)
+        {kind: state[f"linear_{n}.{kind}"] for kind in ("weight", "bias")} for n in (1, 2)
     )
     if activation == "linear":
         folded = second["weight"] @ first["weight"], second["weight"] @ first["bias"] + second["bias"]

@@ -145,7 +145,7 @@ class Scenes:
             if len({o.cell for o in row}) < len(row):
                 raise ValueError(f"scene {number} has two objects in one cell: a cell holds one")
 
-        def column(name: str, fill: float) -> Tensor:
+        def column(name: str, fill: int | float) -> Tensor:
             return torch.tensor([[getattr(o, name) for o in row] + [fill] * (9 - len(row)) for row in rows])
 
         fields = (column("shape", -1), column("color", -1), column("size", -1), column("x", 0.0), column("y", 0.0))
@@ -177,7 +177,7 @@ def sample_scenes(
     x, y = (cell % 3 + 0.5 + jitter[0]) / 3, (cell // 3 + 0.5 + jitter[1]) / 3
     packed = (~present).int().argsort(dim=1, stable=True)  # objects first, in reading order
 
-    def column(values: Tensor, fill: float) -> Tensor:
+    def column(values: Tensor, fill: int | float) -> Tensor:
         return torch.where(present, values, fill).gather(1, packed)
 
     background = torch.randint(len(BACKGROUNDS), (n,), generator=generator)
@@ -245,7 +245,7 @@ def _windows(scenes: Scenes, height: int, width: int):
     device = scenes.background.device
     for size, share in enumerate(SIZES.values()):
         radius = share * cell
-        side = min(int(2 * radius) + 3, height, width)
+        side = min(int(2 * radius) + 4, height, width)  # a star's tip fades out 1.43 pixels beyond its radius
         offset = torch.arange(side, device=device)
         for shape, distance in enumerate(SHAPES.values()):
             sample, column = ((scenes.shape == shape) & (scenes.size == size)).nonzero(as_tuple=True)

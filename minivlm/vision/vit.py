@@ -23,8 +23,8 @@ POOLS = ("class", "map", "tanh")
 class ViTConfig:
     """Sizes and variant of a tower. `image_size` is (H, W) in pixels; those beyond the last whole patch are not looked
     at (SigLIP SO400M reads 384 pixels as 27 patches of 14). `pool` says how one vector is made of all tokens: "class" =
-    the class token (CLIP), "map" = an attention head with one learned query (SigLIP), "tanh" = the class token through a
-    tanh layer (ViT)."""
+    the class token (CLIP), "map" = an attention head with one learned query (SigLIP), "tanh" = the class token through
+    a tanh layer (ViT)."""
 
     image_size: tuple[int, int]
     patch_size: int
@@ -120,7 +120,7 @@ class ViT(nn.Module):
     def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
         """Patches (and class token) with their positions added: the state before the first block."""
         check_images(images, self.config.image_size)
-        x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # (B, N, D)
+        x = self.patch_embedding(images.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)  # (B, N, D)
         if self.class_embedding is not None:
             x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1)  # (B, 1+N, D)
         return self.pre_norm(x + self.position_embedding)

@@ -1,0 +1,50 @@
+"""How long a lesson takes, measured and never typed: a table beside the notebooks, and one line of each notebook.
+
+`times.json` maps a notebook's name and a scale to what `--commit` measured: {"01_clip": {"cpu": {"seconds": 98,
+"device": "CPU, 2 cores"}}}. The line carries a marker, so that it can be written again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+MARKER = "<!-- measured time -->"
+_LINE = re.compile(rf"^.*{re.escape(MARKER)}.*$", re.MULTILINE)
+
+
+def time_line(notebook: Path) -> str:
+    """The line that a notebook must carry, from the table in its folder."""
+    measured = read(notebook.parent).get(notebook.stem, {})
+    parts = [
+        f"{measured[scale]['seconds']} s on {measured[scale]['device']}"
+        for scale in ("cpu", "gpu")
+        if scale in measured
+    ]
+    if "gpu" not in measured:
+        parts.append("not yet measured on a GPU")
+    return f"**Measured time**: {'; '.join(parts)} {MARKER}"
+
+
+def read(folder: Path) -> dict:
+    """The table of a folder of notebooks; empty where nothing was measured yet."""
+    path = folder / "times.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def record(notebook: Path, scale: str, seconds: float, device: str) -> None:
+    """Enter a measurement into the table."""
+    table = read(notebook.parent)
+    table.setdefault(notebook.stem, {})[scale] = {"seconds": round(seconds), "device": device}
+    text = json.dumps(table, indent=2, sort_keys=True) + "\n"
+    (notebook.parent / "times.json").write_text(text, encoding="utf-8")
+
+
+def with_time(source: str, line: str) -> str:
+    """`source` with its marked line, if it has one, replaced by `line`."""
+    return _LINE.sub(line, source)
+
+
+def without_time(source: str) -> str:
+    return with_time(source, MARKER)

