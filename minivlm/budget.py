@@ -1,4 +1,5 @@
-"""What a design costs: visual tokens, weights, multiplications and cache, counted on a model that is never allocated."""
+"""What a design costs: visual tokens, weights, multiplications and cache, counted on a model that is never
+allocated."""
 
 from __future__ import annotations
 
@@ -32,9 +33,14 @@ class Budget:
     cache_bytes: int
 
     def __str__(self) -> str:
-        lines = [f"{self.name} ({self.preset}), one {self.image_size[0]}x{self.image_size[1]} picture, {self.words} words"]
+        lines = [
+            f"{self.name} ({self.preset}), one {self.image_size[0]}x{self.image_size[1]} picture, {self.words} words"
+        ]
         lines += [f"  visual tokens  {self.visual_tokens:,}"]
-        lines += [f"  {part:13}  {n / 1e6:10,.1f} M weights  {self.flops[part] / 1e9:12,.2f} GFLOPs" for part, n in self.weights.items()]
+        lines += [
+            f"  {part:13}  {n / 1e6:10,.1f} M weights  {self.flops[part] / 1e9:12,.2f} GFLOPs"
+            for part, n in self.weights.items()
+        ]
         return "\n".join([*lines, f"  KV cache       {self.cache_bytes / 2**20:,.1f} MiB in 16-bit"])
 
 

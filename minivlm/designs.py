@@ -1,7 +1,8 @@
 """Every named design, as data: what its parts are, in the small controlled setting and in the published system.
 
 `mini()` is the controlled setting: the same 64-pixel encoder and the same decoder for all, so that only the design
-differs. `published()` is the real system's exact architecture; build it on the meta device to count, or to load weights.
+differs. `published()` is the real system's exact architecture; build it on the meta device to count, or to load
+weights.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ MINI_CONTEXT = 96  # ids a mini text tower reads: a caption of nine objects
 
 def mini_vision(tower: Callable[..., ViTConfig] = clip_vit) -> ViTConfig:
     """The encoder of the controlled setting: 64 pixels in 8x8 patches."""
-    return tower(image_size=(64, 64), patch_size=8, width=128, depth=5, heads=4, mlp_width=512)
+    sizes = dict(image_size=(64, 64), patch_size=8, width=128, depth=5, heads=4, mlp_width=512)
+    return tower(**sizes, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def mini_language() -> LlamaConfig:
@@ -100,18 +102,18 @@ def _llava15_published() -> VLMConfig:
 
 def _yi_vl_published() -> VLMConfig:
     vision = clip_vit(image_size=(448, 448), patch_size=14, width=1280, depth=32, heads=16, mlp_width=5120)
-    language = LlamaConfig(
-        64000, width=4096, depth=32, heads=32, kv_heads=4, mlp_width=11008, eps=1e-5, rope_theta=5e6
-    )
+    language = LlamaConfig(64000, width=4096, depth=32, heads=32, kv_heads=4, mlp_width=11008, eps=1e-5, rope_theta=5e6)
     return VLMConfig(vision, NormedMLPProjection(), language, image_id=64000 - 1, eos_id=2)
 
 
 DESIGNS: dict[str, Design] = {
     "clip": Design(
-        "CLIP", 2021, "arXiv:2103.00020", "ViT", "two linear heads", "one space, softmax loss", _clip_mini, _clip_published
+        "CLIP", 2021, "arXiv:2103.00020", "ViT", "two linear heads", "one space, softmax loss",
+        _clip_mini, _clip_published,
     ),
     "siglip": Design(
-        "SigLIP", 2023, "arXiv:2303.15343", "ViT", "attention pooling", "one space, sigmoid loss", _siglip_mini, _siglip_published
+        "SigLIP", 2023, "arXiv:2303.15343", "ViT", "attention pooling", "one space, sigmoid loss",
+        _siglip_mini, _siglip_published,
     ),
     "llava": Design(
         "LLaVA", 2023, "arXiv:2304.08485", "CLIP ViT", "linear projection", "interleaved",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,7 @@ from torch import Tensor
 from minivlm.model import VLM, Batch, Encodes, Output, answer_positions
 
 
+@runtime_checkable
 class Question(Protocol):
     """What evaluation reads of a question; `minivlm.data.tasks.Question` has it all."""
 
@@ -65,7 +66,9 @@ def answered(output: Output, batch: Batch) -> list[list[bool]]:
     rows, columns, targets = answer_positions(output.layout, batch.labels)
     hit = output.logits[rows, output.layout.predecessor()[rows, columns]].argmax(dim=-1) == targets
     results: list[dict[int, bool]] = [{} for _ in range(len(batch))]
-    for row, segment, good in zip(rows.tolist(), output.layout.segment[rows, columns].tolist(), hit.tolist(), strict=True):
+    for row, segment, good in zip(
+        rows.tolist(), output.layout.segment[rows, columns].tolist(), hit.tolist(), strict=True
+    ):
         results[row][segment] = results[row].get(segment, True) and good
     return [list(result.values()) for result in results]
 
@@ -86,10 +89,12 @@ def evaluate(
     """
     counts: dict[str, list[tuple[bool, float]]] = {}
     device = next(model.parameters()).device
-    for start in range(0, len(questions), batch_size):
-        asked = questions[start : start + batch_size]
+    some = [i for i, sample in enumerate(questions) if sample]  # a picture may have none
+    for start in range(0, len(some), batch_size):
+        chosen = some[start : start + batch_size]
+        asked = [questions[i] for i in chosen]
         dialogs = [[(q.text, q.answer) for q in sample] for sample in asked]
-        seen = None if blind else features[start : start + batch_size]
+        seen = None if blind else features[chosen]
         batch = Batch.pack(tokenizer, dialogs, features=seen).to(device)
         for sample, hits in zip(asked, answered(model(batch), batch), strict=True):
             for question, hit in zip(sample, hits, strict=True):
@@ -113,7 +118,9 @@ def table(scores: dict[str, Score], blind: dict[str, Score] | None = None) -> st
     for task, score in scores.items():
         low, high = score.interval
         beside = f"   {blind[task].accuracy:7.1%}" if blind else ""
-        lines.append(f"{task:8}  {score.accuracy:7.1%}   [{low:6.1%}, {high:6.1%}]{beside}  {score.chance:7.1%}  {score.total:9}")
+        lines.append(
+            f"{task:8}  {score.accuracy:7.1%}   [{low:6.1%}, {high:6.1%}]{beside}  {score.chance:7.1%}  {score.total:9}"
+        )
     return "\n".join(lines)
 
 
@@ -126,11 +133,16 @@ def zero_shot(
 
 
 def retrieval(image_embeds: Float[Tensor, "N E"], text_embeds: Float[Tensor, "N E"], k: int = 1) -> tuple[Score, Score]:
-    """Is a picture's own text among its `k` nearest, and a text's own picture among its `k`? (image-to-text, text-to-image)
+    """Is a picture's own text among its `k` nearest (image-to-text), and a text's own picture among its `k`?
 
-    Row i of both belongs together. Equal rows of `text_embeds` (the same caption twice) count as the same text.
+    Row i of both belongs together. Equal rows of `text_embeds` (the same caption twice) are the same text: to find
+    either, or a picture of either, is right. Among equally near ones the wrong come first, so all alike finds nothing.
     """
     similarity = image_embeds @ text_embeds.T
-    own = similarity.diagonal()
-    found = [(similarity > own[:, None]).sum(dim=1) < k, (similarity > own[None, :]).sum(dim=0) < k]
-    return tuple(Score(int(hits.sum()), len(own), k / len(own)) for hits in found)
+    text = torch.unique(text_embeds, dim=0, return_inverse=True)[1]
+    own = text[:, None] == text[None, :]  # (pictures, texts)
+    hits = []
+    for near, right in ((similarity, own), (similarity.T, own.T)):
+        best = near.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+        hits.append(((near >= best) & ~right).sum(dim=1) < k)
+    return tuple(Score(int(hit.sum()), len(text), k / len(text)) for hit in hits)

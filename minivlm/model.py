@@ -65,13 +65,17 @@ class Batch:
         for name in ("labels", "text_mask", "segments"):
             value = getattr(self, name)
             if value is not None and value.shape != self.input_ids.shape:
-                raise ValueError(f"{name} must be {tuple(self.input_ids.shape)} like input_ids, got {tuple(value.shape)}")
+                raise ValueError(
+                    f"{name} must be {tuple(self.input_ids.shape)} like input_ids, got {tuple(value.shape)}"
+                )
         if self.text_mask is not None and self.text_mask.dtype != torch.bool:
             raise TypeError(f"text_mask must be boolean (True = a word), got {self.text_mask.dtype}")
         if self.text_mask is not None and not self.text_mask.any(dim=1).all():
             raise ValueError("a sample has no words at all: text_mask is False in a whole row")
         if self.segments is not None and (self.segments.diff(dim=1) < 0).any():
-            raise ValueError("segments must not decrease along a sample: the shared part first, then question after question")
+            raise ValueError(
+                "segments must not decrease along a sample: the shared part first, then question after question"
+            )
 
     def _check_visual(self) -> None:
         if self.images is not None and self.features is not None:
@@ -95,7 +99,9 @@ class Batch:
     def blind(self, image_id: int) -> Batch:
         """The same words without the pictures: what a model without eyes would be given."""
         words = self.input_ids != image_id
-        return replace(self, images=None, features=None, text_mask=words if self.text_mask is None else words & self.text_mask)
+        return replace(
+            self, images=None, features=None, text_mask=words if self.text_mask is None else words & self.text_mask
+        )
 
     @classmethod
     def pack(
@@ -106,9 +112,9 @@ class Batch:
         features: Float[Tensor, "B M N D"] | None = None,
         contexts: Sequence[str] | None = None,
     ) -> Batch:
-        """One sequence a sample: its pictures (and a text that all may read, its context), then every (question, answer)
-        of its dialog as a segment of its own, so that no question sees another and one picture's tokens serve them all.
-        Learned: the answers and their end.
+        """One sequence a sample: its pictures (and a text that all may read, its context), then every (question,
+        answer) of its dialog as a segment of its own, so that no question sees another and one picture's tokens serve
+        them all. Learned: the answers and their end.
 
         An empty answer leaves the question open, for `VLM.generate`; an empty question makes a caption of the answer.
         """
@@ -184,7 +190,9 @@ class VLMConfig:
     def __post_init__(self):
         for name in ("image_id", "eos_id"):
             if not 0 <= getattr(self, name) < self.language.vocab_size:
-                raise ValueError(f"{name} {getattr(self, name)} is outside the vocabulary of {self.language.vocab_size}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is outside the vocabulary of {self.language.vocab_size}"
+                )
 
     def build(self) -> VLM:
         return VLM(self)
@@ -215,7 +223,8 @@ class VLM(nn.Module):
         return states[:, int(self.config.vision.class_token) :].unflatten(0, images.shape[:2])  # (B, M, N, D)
 
     def forward(self, batch: Batch, capture: bool = False) -> Output:
-        """Read a whole batch. `capture` also returns every attention map of this very pass; the numbers stay the same."""
+        """Read a whole batch. `capture` also returns every attention map of this very pass; the numbers stay the
+        same."""
         with capturing(self) if capture else nullcontext({}) as maps:
             x, layout = self._sequence(batch)
             plain = batch.segments is None and batch.text_mask is None
@@ -228,7 +237,8 @@ class VLM(nn.Module):
     def generate(self, batch: Batch, max_new_tokens: int = 16) -> Int[Tensor, "B new"]:
         """Go on from the last word of each sample, the likeliest word each time, until all have said `eos_id`.
 
-        Keys and values of earlier positions are kept, not computed again. After its end a sample is filled with `eos_id`.
+        Keys and values of earlier positions are kept, not computed again. After its end a sample is filled with
+        `eos_id`.
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
@@ -294,14 +304,12 @@ class VLM(nn.Module):
         if (counts != wanted).any():
             sample = int((counts != wanted).nonzero()[0])
             raise ValueError(
-                f"sample {sample} has {int(counts[sample])} <image> ids (id {self.image_token_id}) and {wanted} pictures: "
+                f"sample {sample}: {int(counts[sample])} <image> ids (id {self.image_token_id}) and {wanted} pictures; "
                 "put one <image> id into the text for each picture"
             )
 
 
-def answer_loss(
-    logits: Float[Tensor, "B L V"], layout: Layout, labels: Int[Tensor, "B T"]
-) -> Float[Tensor, ""]:
+def answer_loss(logits: Float[Tensor, "B L V"], layout: Layout, labels: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
     """Mean cross-entropy over the labelled words, each predicted at its predecessor; pictures are never a target."""
     rows, columns, targets = answer_positions(layout, labels)
     if len(targets) == 0:

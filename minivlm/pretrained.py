@@ -1,7 +1,7 @@
 """Weights in: a model of transformers or open_clip becomes ours, every key and every shape accounted for, or an error.
 
-A family is described by its configuration, turned into ours, and by rules that rename its keys; `convert` does the rest.
-transformers and open_clip are imported only where a model has to be opened.
+A family is described by its configuration, turned into ours, and by rules that rename its keys; `convert` does the
+rest. transformers and open_clip are imported only where a model has to be opened.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def from_transformers(model: nn.Module) -> nn.Module:
     """The same network, with the same numbers, in this package's classes.
 
     Takes transformers' `CLIPModel`, `CLIPVisionModel`, `SiglipModel`, `SiglipVisionModel`, `ViTModel`,
-    `LlamaForCausalLM`, `LlavaForConditionalGeneration`, and open_clip's `CLIP`. Weights are copied, device and dtype kept.
-    Raises TypeError for another class, ValueError for a variant that ours does not compute, or for keys and shapes that
-    do not fit.
+    `LlamaForCausalLM`, `LlavaForConditionalGeneration`, and open_clip's `CLIP`. Weights are copied, device and dtype
+    kept. Raises TypeError for another class, ValueError for a variant that ours does not compute, or for keys and
+    shapes that do not fit.
     """
     name, package = type(model).__name__, type(model).__module__.split(".")[0]
     if name not in CONVERTERS or package not in ("transformers", "open_clip"):
@@ -212,14 +212,18 @@ def _clip(model: Any) -> tuple[CLIPConfig, State]:
         config.projection_dim,
         None if eos == 2 else eos,  # 2 is how transformers marks OpenAI's configurations: read off at the largest id
     )
-    own: Rules = [("visual_projection.weight", "image_projection.weight"), ("text_projection.weight", "text_projection.weight"),
+    own: Rules = [("visual_projection.weight", "image_projection.weight"), ("text_projection.weight",
+    "text_projection.weight"),
                   ("logit_scale", "logit_scale"), (r"(vision|text)_model\..*", "")]  # fmt: skip
     return ours, _two_towers(state, own)
 
 
 def _siglip(model: Any) -> tuple[SigLIPConfig, State]:
     config, state = model.config, _split_packed(model.state_dict())
-    _refuse("SigLIP", {"a projection of another width": config.text_config.projection_size != config.vision_config.hidden_size})
+    _refuse(
+        "SigLIP",
+        {"a projection of another width": config.text_config.projection_size != config.vision_config.hidden_size},
+    )
     ours = SigLIPConfig(_vision_config(config.vision_config, siglip_vit), _text_config(config.text_config, siglip_text))
     own: Rules = [(rf"text_model\.head{_NORM}", r"text_projection.\1"), ("logit_(scale|bias)", r"logit_\1"),
                   (r"(vision|text)_model\..*", "")]  # fmt: skip
@@ -296,11 +300,11 @@ def _open_clip(model: Any) -> tuple[CLIPConfig, State]:
 
     ours = CLIPConfig(
         clip_vit(
-            image_size=_pair(vision.image_size), patch_size=_pair(vision.patch_size)[0], **sizes(vision.transformer.resblocks)
+            image_size=_pair(vision.image_size),
+            patch_size=_pair(vision.patch_size)[0],
+            **sizes(vision.transformer.resblocks),
         ),
-        clip_text(
-            vocab_size=model.vocab_size, context=model.context_length, **sizes(model.transformer.resblocks)
-        ),
+        clip_text(vocab_size=model.vocab_size, context=model.context_length, **sizes(model.transformer.resblocks)),
         embed_dim=state["image_projection.weight"].shape[0],
         eos_id=None if model.text_pool_type == "argmax" else model.text_eos_id,
     )
@@ -357,7 +361,8 @@ def _llava(model: Any) -> tuple[VLMConfig, State]:
     _refuse(
         "LLaVA",
         {
-            f"vision tower {vision.model_type!r}": vision.model_type not in ("clip_vision_model", "siglip_vision_model"),
+            f"vision tower {vision.model_type!r}": vision.model_type
+            not in ("clip_vision_model", "siglip_vision_model"),
             f"vision_feature_select_strategy {keeps!r}": keeps != ("default" if is_clip else "full"),
             "several vision_feature_layer": not isinstance(config.vision_feature_layer, int),
             "a projector without biases": not config.multimodal_projector_bias,
@@ -387,9 +392,7 @@ def _llava(model: Any) -> tuple[VLMConfig, State]:
 
 def _llava_projector(state: State, activation: str) -> tuple[LinearProjection | MLPProjection, State]:
     """LLaVA's connector. Two linear maps with nothing between them, as transformers writes LLaVA 1.0, become one."""
-    first, second = (
-        {kind: state[f"linear_{n}.{kind}"] for kind in ("weight", "bias")} for n in (1, 2)
-    )
+    first, second = ({kind: state[f"linear_{n}.{kind}"] for kind in ("weight", "bias")} for n in (1, 2))
     if activation == "linear":
         folded = second["weight"] @ first["weight"], second["weight"] @ first["bias"] + second["bias"]
         return LinearProjection(), {"connector.0.weight": folded[0], "connector.0.bias": folded[1]}

@@ -1,4 +1,5 @@
-"""Recipes: what each kind of design is trained on, for how long, at each scale; and how the bundled weights are made."""
+"""Recipes: what each kind of design is trained on, for how long, at each scale; and how the bundled weights are
+made."""
 
 from __future__ import annotations
 
@@ -9,16 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minivlm.contrastive.towers import TextConfig
-from minivlm.data.scenes import Scenes, sample_scenes
-from minivlm.data.tasks import TASKS, Question, evaluation_bank
-from minivlm.designs import build, mini_language
+from minivlm.contrastive.regions import RegionCLIP
+from minivlm.data.scenes import CELLS, Scene, sample_scenes
+from minivlm.data.tasks import TASKS, evaluation_bank
+from minivlm.designs import build
 from minivlm.evaluate import evaluate, mean_accuracy, table
 from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
-from minivlm.model import VLM, Batch, VLMConfig
+from minivlm.model import VLM, Batch
 from minivlm.runtime import pick_device, pick_scale
-from minivlm.storage import bundled, save, warm_start
-from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, generator
+from minivlm.storage import save, warm_start
+from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, Regions, generator
 from minivlm.train import Stage, train
 
 
@@ -95,8 +96,44 @@ def answer(model: VLM, tokenizer: Tokenizer, image: Float[Tensor, "3 H W"], ques
 
 
 def pretrain_all(out: Path, runs: Path, seed: int = 0) -> None:
-    """Make every bundled weight: a CLIP whose encoder all mini designs share, a decoder that reads scenes told in words,
-    and a LLaVA-1.5 made of the two. Each step resumes where it stopped."""
+    """Make every bundled weight: a CLIP whose encoder all mini designs share, a decoder that reads scenes told in
+    words, and a LLaVA-1.5 made of the two. Each step resumes where it stopped."""
     pretrain_clip(out, runs, seed)
     pretrain_decoder(out, runs, seed)
     pretrain_llava(out, runs, seed)
+
+
+def pretrain_clip(out: Path, runs: Path, seed: int) -> None:
+    """A CLIP on scenes of one to six objects, told whole and object by object: the encoder of every mini design."""
+    torch.manual_seed(seed)
+    clip = build("clip", device=pick_device())
+    device = next(clip.parameters()).device
+    pairs = CaptionPairs(mini_tokenizer(), 128, context=32, seed=seed, objects=(1, 6), device=device, describe=partly)
+    stage = Stage("contrast", Regions(pairs, clip.config.vision.grid), steps=900, lr=1.5e-3)
+    train(RegionCLIP(clip), [stage], runs / "clip", precision="bf16", save_every=100)
+    save(clip, out / "clip.safetensors", torch.float16)
+
+
+def partly(scene: Scene, chance: torch.Generator) -> str:
+    """A caption of at most four of the objects, whichever come first in a shuffle."""
+    kept = torch.randperm(len(scene.objects), generator=chance)[:4].tolist()
+    told = (scene.objects[i] for i in kept)
+    return " , ".join(f"a {o.describe()} at {CELLS[o.cell]}" for o in told)
+
+
+def pretrain_decoder(out: Path, runs: Path, seed: int) -> None:
+    """A decoder that has only ever read: scenes told in words, and questions on them."""
+    torch.manual_seed(seed)
+    model = build("llava15", device=pick_device())
+    texts = Descriptions(mini_tokenizer(), 24, per_scene=10, seed=seed)
+    stage = Stage("read", texts, steps=1200, lr=1.5e-3, trains=("language",))
+    train(model, [stage], runs / "decoder", save_every=100)
+    save(model.language, out / "decoder.safetensors", torch.float16)
+
+
+def pretrain_llava(out: Path, runs: Path, seed: int) -> None:
+    """The mini LLaVA-1.5 that lesson 00 asks."""
+    torch.manual_seed(seed)
+    model = warm_start(build("llava15", device="cpu")).to(pick_device())
+    train(model, vlm_stages(model, VLM_SIZES["cpu"], seed), runs / "llava15", save_every=100)
+    save(model, out / "llava15.safetensors", torch.float16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
 def save(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write `model` and its configuration to one safetensors file, whole or not at all. `dtype` None keeps each weight's."""
+    """Write `model` and its configuration to one safetensors file, whole or not at all. `dtype` None: each weight's."""
     path = Path(path)
     weights = {key: value.detach().to(dtype or value.dtype).contiguous() for key, value in model.named_parameters()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,10 @@ def read(path: str | Path) -> tuple[Any, dict[str, torch.Tensor]]:
         raise ValueError(f"{path} is not a whole safetensors file ({error}): copy or download it again") from error
     if "minivlm" not in metadata:
         raise ValueError(f"{path} was not written by minivlm.save: open other programs' weights with from_transformers")
-    return _from_dict(json.loads(metadata["minivlm"])), state
+    try:
+        return _from_dict(json.loads(metadata["minivlm"])), state
+    except ValueError as error:  # broken JSON is one too
+        raise ValueError(f"{path} holds a configuration that does not make sense here: {error}") from error
 
 
 def bundled(name: str, device: str | torch.device | None = None) -> nn.Module:
@@ -105,5 +108,14 @@ def _to_dict(config: Any) -> dict[str, Any]:
 def _from_dict(stored: dict[str, Any]) -> Any:
     values = {k: _from_dict(v) if isinstance(v, dict) else v for k, v in stored.items() if k != "kind"}
     if stored.get("kind") not in _CONFIGS:
-        raise ValueError(f"unknown configuration {stored.get('kind')!r}: written by a newer minivlm? known: {', '.join(_CONFIGS)}")
-    return _CONFIGS[stored["kind"]](**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        raise ValueError(
+            f"unknown configuration {stored.get('kind')!r}: written by a newer minivlm? known: {', '.join(_CONFIGS)}"
+        )
+    kind = _CONFIGS[stored["kind"]]
+    known, needed = {f.name for f in fields(kind)}, {f.name for f in fields(kind) if f.default is MISSING}
+    if not needed <= values.keys() <= known:
+        raise ValueError(
+            f"a stored {kind.__name__} does not fit this version of minivlm: fields missing "
+            f"{sorted(needed - values.keys())}, fields unknown {sorted(values.keys() - known)}"
+        )
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -12,7 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minivlm.data.scenes import Scenes, render, sample_scenes
+from minivlm.data.scenes import (
+    COLOR_NAMES,
+    SHAPE_NAMES,
+    SIZE_NAMES,
+    TRAINED_PAIRS,
+    Scenes,
+    render,
+    sample_scenes,
+)
 from minivlm.data.tasks import TASKS, ask, caption
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import VLM, Batch
@@ -37,14 +45,50 @@ class CaptionPairs:
     device: str | torch.device = "cpu"
     describe: Callable = caption
 
+    def scenes(self, step: int) -> Scenes:
+        """All scenes of that step, as its captions tell of them."""
+        return self._sample(generator(self.seed, step))
+
+    def _sample(self, chance: torch.Generator) -> Scenes:
+        low, high = self.objects
+        return sample_scenes(self.batch_size, chance, min_objects=low, max_objects=high)
+
     def __call__(self, step: int, rows: range) -> Step:
         chance = generator(self.seed, step)
-        low, high = self.objects
-        scenes = sample_scenes(self.batch_size, chance, min_objects=low, max_objects=high)
+        scenes = self._sample(chance)
         texts = [self.describe(scenes[i], chance) for i in range(len(scenes))]
         images = render(scenes[rows.start : rows.stop], self.size, self.device)
         ids = self.tokenizer.pad(texts[rows.start : rows.stop], self.context).to(self.device)
         return Step((images, ids), len(rows))
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Pictures with captions, and each object's patch with the phrase that names it, for `RegionCLIP`.
+
+    The phrases are all sizes of all combinations of colour and shape that training shows.
+    """
+
+    pairs: CaptionPairs
+    grid: tuple[int, int]
+
+    @property
+    def batch_size(self) -> int:
+        return self.pairs.batch_size
+
+    def __call__(self, step: int, rows: range) -> Step:
+        scenes = self.pairs.scenes(step)[rows.start : rows.stop]
+        images, captions = self.pairs(step, rows).inputs
+        sample, column = (scenes.shape >= 0).nonzero(as_tuple=True)
+        row, col = ((scenes.y * self.grid[0]).long(), (scenes.x * self.grid[1]).long())
+        patch = (row * self.grid[1] + col)[sample, column]
+        named = torch.stack([scenes.size, scenes.color, scenes.shape], dim=-1)[sample, column]  # (R, 3)
+        phrases = [(size, *pair) for size in range(len(SIZE_NAMES)) for pair in TRAINED_PAIRS]
+        target = (named[:, None] == torch.tensor(phrases)).all(dim=-1).int().argmax(dim=1)  # (R,)
+        texts = [f"a {SIZE_NAMES[z]} {COLOR_NAMES[c]} {SHAPE_NAMES[s]}" for z, c, s in phrases]
+        ids = self.pairs.tokenizer.pad(texts, context=6)
+        device = self.pairs.device
+        return Step((images, captions, *(x.to(device) for x in (sample, patch, ids, target))), len(rows))
 
 
 @dataclass(frozen=True)

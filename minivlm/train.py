@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ class Step:
     weight: int
 
 
+@runtime_checkable
 class Source(Protocol):
     """Batches without end. `rows` is the part wanted of the `batch_size` samples of that step."""
 
@@ -41,7 +43,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of training: what it reads, which parts learn (empty: all), for how long, how fast."""
+    """One stage of training: what it reads, which parts learn (empty: all not frozen), for how long, how fast."""
 
     name: str
     source: Source
@@ -80,14 +82,15 @@ def train(
     """Train `model` in place through all `stages`; returns one record a step: stage, step, loss, lr.
 
     With a `folder`, checkpoints go there and a run found there goes on where it stopped; the losses are those it would
-    have had. `precision` is accelerate's ("no", "bf16", "fp16"; default: bf16 on a GPU, else no). Interrupting keeps what
-    was learned. Raises FloatingPointError when the loss is not finite, ValueError for a folder of another run.
+    have had. `precision` is accelerate's ("no", "bf16", "fp16"; default: bf16 on a GPU, else no). Interrupting keeps
+    what was learned. Raises FloatingPointError when the loss is not finite, ValueError for a folder of another run.
     """
     device = next(model.parameters()).device
     precision = precision or ("bf16" if device.type == "cuda" else "no")
+    AcceleratorState._reset_state(reset_partial_state=True)  # else an earlier call's precision is insisted on
     accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
     keeper = Checkpoints(Path(folder)) if folder is not None else None
-    records = keeper.records() if keeper else []
+    records = keeper.restore(model, stages) if keeper else []
     try:
         for index, stage in enumerate(stages):
             done = sum(record["stage"] == index for record in records)
@@ -113,25 +116,27 @@ def _run_stage(
     if stage.trains:
         model.train_only(*stage.trains)
     optimizer = make_optimizer(model, stage)
-    if keeper and records:
-        keeper.restore(model, optimizer, f"{index}", records)
     start = sum(record["stage"] == index for record in records)
+    if start:
+        keeper.restore_optimizer(optimizer)
     wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
     progress = Progress(stage, start, quiet or not accelerator.is_main_process)
-    for step in range(start, stage.steps):
-        loss = _take_step(wrapped, optimizer, stage, step, accelerator)
-        records.append({"stage": index, "step": step, "loss": loss, "lr": stage.lr_at(step)})
-        progress.update(step, loss)
-        last = step + 1 == stage.steps
-        if keeper and accelerator.is_main_process and (last or (step + 1) % save_every == 0):
-            keeper.save(model, optimizer.optimizer, f"{index}", records)
-    progress.close()
-    model.eval()
+    try:
+        for step in range(start, stage.steps):
+            loss = _take_step(wrapped, optimizer, stage, step, accelerator)
+            records.append({"stage": index, "step": step, "loss": loss, "lr": stage.lr_at(step)})
+            progress.update(step, loss)
+            last = step + 1 == stage.steps
+            if keeper and accelerator.is_main_process and (last or (step + 1) % save_every == 0):
+                keeper.save(model, optimizer.optimizer, records)
+        progress.close()
+    finally:  # nothing of this stage stays behind: no half-made gradient, no mixed precision, no optimizer
+        optimizer.zero_grad()
+        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).eval()
+        accelerator.free_memory()
 
 
-def _take_step(
-    model: nn.Module, optimizer: Any, stage: Stage, step: int, accelerator: Accelerator
-) -> float:
+def _take_step(model: nn.Module, optimizer: Any, stage: Stage, step: int, accelerator: Accelerator) -> float:
     """One update; returns the loss of the whole batch, all processes and micro-batches together."""
     for group in optimizer.param_groups:
         group["lr"] = stage.lr_at(step)
@@ -221,39 +226,48 @@ class Checkpoints:
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"cannot write checkpoints into {folder}: choose another folder")
         for unfinished in folder.glob(".writing-*"):
-            shutil.rmtree(unfinished)
+            shutil.rmtree(unfinished, ignore_errors=True)  # another process of this run may be at it too
 
     def latest(self) -> Path | None:
         return max(self.folder.glob("step-*"), default=None)
 
-    def records(self) -> list[dict[str, Any]]:
-        """What the latest checkpoint knows of the steps taken so far."""
-        latest = self.latest()
-        return json.loads((latest / "state.json").read_text())["records"] if latest else []
-
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, stage: str, records: list) -> None:
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, records: list) -> None:
         """Write a new state beside the last one, then remove older ones: a kill at any instant leaves one whole."""
         final = self.folder / f"step-{len(records):08d}"
         writing = self.folder / f".writing-{final.name}"
         writing.mkdir()
         save_file({key: value.contiguous() for key, value in _unshared(model).items()}, writing / "model.safetensors")
         save_file(_moments(optimizer), writing / "optimizer.safetensors")
-        (writing / "state.json").write_text(json.dumps({"stage": stage, "records": records}))
+        (writing / "state.json").write_text(json.dumps({"records": records}))
         shutil.rmtree(final, ignore_errors=True)
         os.rename(writing, final)
         for old in sorted(self.folder.glob("step-*"))[:-2]:
             shutil.rmtree(old)
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, stage: str, records: list) -> None:
-        """Bring model (and optimizer, if the state is of this very stage) back to the latest state."""
+    def restore(self, model: nn.Module, stages: Sequence[Stage]) -> list[dict[str, Any]]:
+        """Bring the model back to the latest state, if there is one; returns the records of the steps up to it."""
         latest = self.latest()
-        state = load_file(latest / "model.safetensors")
-        wanted = _unshared(model)
+        if latest is None:
+            return []
+        records = json.loads((latest / "state.json").read_text())["records"]
+        if not all(_belongs(record, stages) for record in records):
+            raise ValueError(f"{latest} is of a run with other stages: choose another folder, or remove it")
+        state, wanted = load_file(latest / "model.safetensors"), _unshared(model)
         if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in wanted.items()}:
             raise ValueError(f"{latest} is a checkpoint of another model: choose another folder, or remove it")
         model.load_state_dict(state, strict=False)
-        if json.loads((latest / "state.json").read_text())["stage"] == stage and records[-1]["stage"] == int(stage):
-            _set_moments(optimizer, load_file(latest / "optimizer.safetensors"))
+        return records
+
+    def restore_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Bring the optimizer of the stage that was under way back to the latest state."""
+        _set_moments(optimizer, load_file(self.latest() / "optimizer.safetensors"))
+
+
+def _belongs(record: dict[str, Any], stages: Sequence[Stage]) -> bool:
+    """Would a run of these stages have had this learning rate at this step? It depends on their length and their lr."""
+    if record["stage"] >= len(stages) or record["step"] >= stages[record["stage"]].steps:
+        return False
+    return math.isclose(record["lr"], stages[record["stage"]].lr_at(record["step"]))
 
 
 def _unshared(model: nn.Module) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -13,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from minivlm.course import RESULT_MIME, report
 from minivlm.course.commit import WIDGET_VIEW, normalised
-from minivlm.course.run import main, page, select, table
+from minivlm.course.run import Result, Watch, main, page, select, table
 from minivlm.course.times import MARKER
 
 GOOD = """import os
@@ -21,6 +22,7 @@ from minivlm.course import report
 print("\\rstep 1", end="")
 print("\\rdone")
 report(color=0.93, shape=2 / 3)
+assert os.path.basename(os.getcwd()) == "notebooks"  # so that relative paths mean what they mean in JupyterLab
 os.environ["MINIVLM_SCALE"]"""
 BAD = "1 / 0"
 DEAD = "import os\nos._exit(3)"
@@ -81,6 +83,7 @@ def test_copies_and_pages_are_left_for_good_and_bad(course):
 
 def test_the_notebooks_themselves_are_untouched(course):
     assert nbformat.read(course[0] / "notebooks/04_good.ipynb", as_version=4).cells[1].outputs == []
+    assert not (course[0] / "notebooks/times.json").exists()
 
 
 def test_commit_writes_outputs_time_and_where_they_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -173,9 +176,16 @@ def test_the_page_asks_no_network_for_more_than_formulas():
     assert "require.min.js" not in html and "mermaid" not in html
 
 
-def test_an_error_of_several_lines_stays_in_its_row():
-    from minivlm.course.run import Result
+def test_a_long_notebook_gives_a_sign_of_life(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr("minivlm.course.run.HEARTBEAT", 0.6)
+    with Watch("01_slow", cells=9) as watch:
+        watch.start_cell(cell_index=3)
+        time.sleep(2)
+    lines = capsys.readouterr().out.splitlines()
+    assert 1 <= len(lines) <= 3 and all(line.startswith("  01_slow: cell 4 of 9, ") for line in lines)
 
+
+def test_an_error_of_several_lines_stays_in_its_row():
     assert table([Result("01", "cpu", "CPU", error="a|b\nc")]).splitlines()[2].endswith("| FAILED, a\\|b c |")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import references
 import torch
@@ -133,6 +135,16 @@ def test_vit(seed, scale):
     tokens, pooled = from_transformers(theirs)(images)
     assert_same(tokens, wanted.last_hidden_state)
     assert_same(pooled, wanted.pooler_output)
+
+
+def test_a_tower_centres_its_pictures_by_channel():
+    plain = from_transformers(references.vit())
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    centring = replace(plain.config, mean=mean, std=std).build()
+    centring.load_state_dict(plain.state_dict())
+    images = pictures(2, 3, *plain.config.image_size)
+    centred = (images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    assert_same(centring(images)[0], plain(centred)[0])
 
 
 # --- decoders -------------------------------------------------------------------------------------------------------

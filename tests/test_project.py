@@ -67,14 +67,17 @@ def test_make_lists_its_targets():
     assert {"run", "test", "lab", "lint", "format", "help"} == TARGETS
 
 
-def test_make_refuses_an_old_python_in_words(tmp_path: Path):
-    old = tmp_path / "python"
-    old.write_text("#!/bin/sh\nexit 1\n")
-    old.chmod(0o755)
-    command = ["make", "-C", str(ROOT), f"PYTHON={old}", f"VENV={tmp_path / 'venv'}", "lint"]
+@pytest.mark.parametrize(
+    ("check", "message"), [("version_info", "needs Python 3.10 or later"), ("ensurepip", "apt install python3-venv")]
+)
+def test_make_refuses_an_unfit_python_in_words(check: str, message: str, tmp_path: Path):
+    unfit = tmp_path / "python"
+    unfit.write_text(f'#!/bin/sh\ncase "$2" in *{check}*) exit 1;; esac\n')
+    unfit.chmod(0o755)
+    command = ["make", "-C", str(ROOT), f"PYTHON={unfit}", f"VENV={tmp_path / 'venv'}", f"{tmp_path}/venv/.ready"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode and "needs Python 3.10 or later" in done.stdout
-    assert not (tmp_path / "venv").exists()
+    assert done.returncode and message in done.stdout
+    assert "-m venv" not in done.stdout
 
 
 def test_continuous_integration_is_a_script_that_bash_can_read():

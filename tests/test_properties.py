@@ -240,18 +240,21 @@ DIALOGS = [
     [("what colour is the circle?", "red"), ("how many are there?", "two"), ("", "a red circle and a blue square")],
     [("is there a triangle?", "no"), ("what colour is the square?", "blue")],
 ]
+CONTEXTS = ["a red circle", ""]  # what all questions on a picture may read
 
 
 @torch.no_grad()
 def test_packed_questions_equal_questions_apart(vlm):
     images = pictures_for(vlm, 2, 1)
-    batch = Batch.pack(TOKENIZER, DIALOGS, images)
+    batch = Batch.pack(TOKENIZER, DIALOGS, images, contexts=CONTEXTS)
     packed = vlm(batch)
     losses = word_losses(packed, batch)
     apart_losses = []
     for sample, dialog in enumerate(DIALOGS):
         for number, turn in enumerate(dialog, start=1):
-            single = Batch.pack(TOKENIZER, [[turn]], images[sample : sample + 1])
+            single = Batch.pack(
+                TOKENIZER, [[turn]], images[sample : sample + 1], contexts=CONTEXTS[sample : sample + 1]
+            )
             apart = vlm(single)
             asked = packed.layout.segment[sample] == number
             assert_same(packed.logits[sample, asked], apart.logits[0, apart.layout.segment[0] == 1])

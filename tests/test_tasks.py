@@ -91,9 +91,10 @@ def test_every_answer_is_true_and_one_of_the_choices(split):
 def test_questions_know_the_objects_they_are_about(split):
     scenes, questions = asked(split)
     for i in range(1500):
+        scene = scenes[i]
         for q in questions[i]:
-            about = [scenes[i].objects[k] for k in q.objects]
-            assert list(map(id, about)) == list(map(id, named(q, scenes[i]))), q
+            about = [scene.objects[k] for k in q.objects]
+            assert about == named(q, scene), q
             if q.task in ("COLOR", "SHAPE", "LOC", "NTH", "SPATIAL"):
                 assert q.novel == any((o.color, o.shape) in HELD_OUT for o in about), q
 

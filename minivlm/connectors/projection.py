@@ -1,4 +1,5 @@
-"""Projection: every patch becomes one visual token by a small map of its own (LLaVA, Liu et al. 2023, arXiv:2304.08485).
+"""Projection: every patch becomes one visual token by a small map of its own (LLaVA, Liu et al. 2023,
+arXiv:2304.08485).
 
 Token count: N in, N out. Nothing is thrown away and no token sees another.
 """

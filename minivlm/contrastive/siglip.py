@@ -53,7 +53,8 @@ class SigLIP(nn.Module):
     def forward(
         self, images: Float[Tensor, "I 3 H W"], input_ids: Int[Tensor, "T L"], capture: bool = False
     ) -> ContrastiveOutput:
-        """Cosine similarities times `exp(logit_scale)` plus `logit_bias`, and the loss where picture i belongs to text i."""
+        """Cosine similarities times `exp(logit_scale)` plus `logit_bias`, and the loss where picture i belongs to
+        text i."""
         with capturing(self) if capture else nullcontext({}) as maps:
             image, text = self.encode_image(images), self.encode_text(input_ids)
         scale, bias = self.logit_scale.exp(), self.logit_bias

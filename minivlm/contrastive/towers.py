@@ -46,9 +46,7 @@ class TextTower(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.position_embedding, std=0.01)
         self.blocks = nn.ModuleList(
-            Block(
-                Attention(config.width, config.heads), MLP(config.width, config.mlp_width, config.activation), norm
-            )
+            Block(Attention(config.width, config.heads), MLP(config.width, config.mlp_width, config.activation), norm)
             for _ in range(config.depth)
         )
         self.final_norm = norm()
@@ -90,7 +88,8 @@ class ContrastiveOutput:
 
 
 def gathered(features: Float[Tensor, "B E"]) -> tuple[Float[Tensor, "all E"], int]:
-    """The features of all processes, and where ours start among them; gradients flow back to the process they came from.
+    """The features of all processes, and where ours start among them; gradients flow back to the process they came
+    from.
 
     With gradients averaged over processes (as DDP does) a loss over these is exactly the loss of one large batch.
     """

@@ -1,5 +1,6 @@
 """The course's machinery: a lesson's headline figures, running the lessons, and the contract they keep."""
 
+import inspect
 import math
 
 RESULT_MIME = "application/vnd.minivlm.result+json"
@@ -16,6 +17,14 @@ def report(**figures: float) -> None:
     if bad := [name for name, value in values.items() if not math.isfinite(value)]:
         raise ValueError(f"cannot report {', '.join(bad)}: not a finite number")
     display({RESULT_MIME: values, "text/plain": describe(values)}, raw=True)
+
+
+def source(thing: object) -> None:
+    """Display the package's own source of a class or function, so that a lesson never holds a copy of it."""
+    from IPython.display import Markdown, display
+
+    where = inspect.getmodule(thing).__name__
+    display(Markdown(f"From `{where}`:\n\n```python\n{inspect.getsource(thing).rstrip()}\n```"))
 
 
 def describe(figures: dict[str, float]) -> str:

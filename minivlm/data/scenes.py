@@ -1,5 +1,5 @@
-"""Scenes: pictures whose whole truth is known. A scene is data - shapes with colour, size and place - and is rendered in
-batches from signed distances, on any device, at any size and aspect, with exact masks and boxes.
+"""Scenes: pictures whose whole truth is known. A scene is data - shapes with colour, size and place - and is rendered
+in batches from signed distances, on any device, at any size and aspect, with exact masks and boxes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ COLORS = {
     "orange": (1.00, 0.50, 0.00), "purple": (0.55, 0.10, 0.75), "cyan": (0.10, 0.85, 0.90), "pink": (1.00, 0.50, 0.75),
     "brown": (0.50, 0.28, 0.10), "lime": (0.60, 1.00, 0.20),
 }  # fmt: skip
-BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "gray": (0.55, 0.55, 0.55), "beige": (0.93, 0.88, 0.78)}
+BACKGROUNDS = {
+    "white": (1.0, 1.0, 1.0),
+    "black": (0.0, 0.0, 0.0),
+    "gray": (0.55, 0.55, 0.55),
+    "beige": (0.93, 0.88, 0.78),
+}
 SIZES = {"small": 0.22, "medium": 0.31, "large": 0.40}  # radius, in sides of a cell
 CELLS = ("top-left", "top", "top-right", "left", "center", "right", "bottom-left", "bottom", "bottom-right")
 MARGIN = 0.06  # kept free at every side of a cell, in sides of a cell: nothing touches, at any size from 48 pixels
@@ -71,8 +76,9 @@ SHAPE_NAMES, COLOR_NAMES, SIZE_NAMES, BACKGROUND_NAMES = map(tuple, (SHAPES, COL
 
 # Combinations of (colour, shape) that no training scene holds: two colours for each shape, spread over all colours
 HELD_OUT = frozenset((color % 10, shape) for shape in range(8) for color in (shape, shape + 5))
+TRAINED_PAIRS = tuple((c, s) for c in range(10) for s in range(8) if (c, s) not in HELD_OUT)
 _PAIRS = {
-    "train": torch.tensor([(c, s) for c in range(10) for s in range(8) if (c, s) not in HELD_OUT]),
+    "train": torch.tensor(TRAINED_PAIRS),
     "test": torch.tensor([(c, s) for c in range(10) for s in range(8)]),
 }
 
@@ -200,8 +206,11 @@ def _sample_pairs(n: int, pairs: Tensor, generator: torch.Generator) -> tuple[Te
     return color, shape
 
 
-def render(scenes: Scenes, size: int | tuple[int, int] = 64, device: str | torch.device | None = None) -> Float[Tensor, "B 3 H W"]:
-    """Pictures in [0, 1], anti-aliased; `size` is (H, W) or one side, in pixels. Each object is drawn only where it is."""
+def render(
+    scenes: Scenes, size: int | tuple[int, int] = 64, device: str | torch.device | None = None
+) -> Float[Tensor, "B 3 H W"]:
+    """Pictures in [0, 1], anti-aliased; `size` is (H, W) or one side, in pixels. Each object is drawn only where it
+    is."""
     scenes = scenes.to(device) if device is not None else scenes
     height, width = (size, size) if isinstance(size, int) else size
     device = scenes.background.device

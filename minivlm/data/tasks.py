@@ -85,7 +85,9 @@ def _color(view: View, chance: random.Random) -> Question | None:
     i = chance.choice(single)
     o = view.objects[i]
     choices = tuple(name for c, name in enumerate(COLOR_NAMES) if (c, o.shape) in view.allowed)
-    return Question("COLOR", f"what color is the {SHAPE_NAMES[o.shape]} ?", COLOR_NAMES[o.color], (i,), choices, o.novel)
+    return Question(
+        "COLOR", f"what color is the {SHAPE_NAMES[o.shape]} ?", COLOR_NAMES[o.color], (i,), choices, o.novel
+    )
 
 
 def _shape(view: View, chance: random.Random) -> Question | None:
@@ -114,9 +116,11 @@ def _count(view: View, chance: random.Random) -> Question | None:
 
 @cache
 def _count_acceptance() -> dict[str, list[float]]:
-    """How often to keep a question with answer n: the rarest always, others as much less often as they are more frequent.
+    """How often to keep a question with answer n: the rarest always, others as much less often as they are more
+    frequent.
 
-    The frequencies are those of some scene holding some colour (or shape) exactly n times, measured once on 20,000 scenes.
+    The frequencies are those of some scene holding some colour (or shape) exactly n times, measured once on 20,000
+    scenes.
     """
     scenes = sample_scenes(20_000, torch.Generator().manual_seed(0))
     acceptance = {}
@@ -171,7 +175,9 @@ def _spatial(view: View, chance: random.Random) -> Question | None:
 def _nth(view: View, chance: random.Random) -> Question | None:
     i = chance.randrange(len(view.objects))
     o = view.objects[i]
-    return Question("NTH", f"what color is the {ORDINALS[i]} object ?", COLOR_NAMES[o.color], (i,), COLOR_NAMES, o.novel)
+    return Question(
+        "NTH", f"what color is the {ORDINALS[i]} object ?", COLOR_NAMES[o.color], (i,), COLOR_NAMES, o.novel
+    )
 
 
 def _bind(view: View, chance: random.Random) -> Question | None:
@@ -230,7 +236,8 @@ def ask(
 
 
 def caption(scene: Scene, generator: torch.Generator | None = None) -> str:
-    """Every object with size, colour, shape and cell, in reading order (with a `generator`: shuffled), and the background."""
+    """Every object with size, colour, shape and cell, in reading order (with a `generator`: shuffled), and the
+    background."""
     objects = list(scene.objects)
     if generator is not None:
         objects = [objects[i] for i in torch.randperm(len(objects), generator=generator)]
@@ -239,7 +246,8 @@ def caption(scene: Scene, generator: torch.Generator | None = None) -> str:
 
 
 def swap_foil(scene: Scene, generator: torch.Generator) -> str | None:
-    """The caption of a scene in which two objects have exchanged colours: same words, another truth. None if none can."""
+    """The caption of a scene in which two objects have exchanged colours: same words, another truth. None if none
+    can."""
     objects = list(scene.objects)
     choices = [(i, j) for i, a in enumerate(objects) for j, b in enumerate(objects[:i])
                if a.color != b.color and a.shape != b.shape]  # fmt: skip
@@ -265,7 +273,7 @@ def vocabulary() -> list[str]:
 def evaluation_bank(
     tasks: Sequence[str] = TASKS, per_task: int = 500, seed: int = 0, split: str = "test"
 ) -> tuple[Scenes, list[list[Question]]]:
-    """A fixed set of scenes and about `per_task` questions of each task on them; the same for the same arguments."""
+    """`per_task` fixed scenes with, for each task, 0.6 to 1.6 times as many questions on them; always the same."""
     generator = torch.Generator().manual_seed(90_000_000 + seed)
     scenes = sample_scenes(per_task, generator, split)
     return scenes, ask(scenes, generator, tasks, per_scene=round(2.6 * len(tasks)), split=split)

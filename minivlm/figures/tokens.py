@@ -13,7 +13,12 @@ from minivlm.figures.common import PALETTE
 from minivlm.layout import Kind
 from minivlm.model import Batch, Output, answer_positions
 
-_COLOURS = {Kind.TEXT: "#FFFFFF", Kind.NEWLINE: PALETTE["sky"], Kind.LATENT: PALETTE["purple"], Kind.TAG: PALETTE["yellow"]}
+_COLOURS = {
+    Kind.TEXT: "#FFFFFF",
+    Kind.NEWLINE: PALETTE["sky"],
+    Kind.LATENT: PALETTE["purple"],
+    Kind.TAG: PALETTE["yellow"],
+}
 
 
 def token_strip(
@@ -35,7 +40,11 @@ def token_strip(
             _patch(axes, batch, layout, sample, place, x, y)
         else:
             _word(axes, batch, layout, decode, sample, place, x, y)
-        frame = dict(edgecolor=PALETTE["vermilion"], linewidth=2.2, zorder=3) if place in taught else dict(edgecolor="#999999", linewidth=0.6, hatch="////", alpha=0.5)
+        frame = (
+            dict(edgecolor=PALETTE["vermilion"], linewidth=2.2, zorder=3)
+            if place in taught
+            else dict(edgecolor="#999999", linewidth=0.6, hatch="////", alpha=0.5)
+        )
         axes.add_patch(Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, **frame))
     return figure, describe_strip(output, sample, len(taught))
 

@@ -19,7 +19,8 @@ def interleave(
     visual: VisualLayout,
     image_id: int,
 ) -> Layout:
-    """The layout of the whole sequence: each `<image>` id opens into the tokens of `visual`, padding goes to the right."""
+    """The layout of the whole sequence: each `<image>` id opens into the tokens of `visual`, padding goes to the
+    right."""
     is_image = (input_ids == image_id) & text_mask
     widths = torch.where(is_image, len(visual), text_mask.long())  # (B, T): positions each id takes
     ends = widths.cumsum(dim=1)

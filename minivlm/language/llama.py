@@ -74,10 +74,11 @@ class Llama(nn.Module):
         mask: Bool[Tensor, "#B 1 L Lk"] | None = None,
         cache: list[LayerCache] | None = None,
     ) -> Float[Tensor, "B L D"]:
-        """Hidden states after the final norm. Without a `mask` attention is plainly causal; `positions` default to 0..L-1.
+        """Hidden states after the final norm. Without a `mask` attention is plainly causal; `positions` default to
+        0..L-1.
 
-        With a `cache` (see `make_cache`) the keys and values of earlier calls are attended to as well, and `mask` must say
-        which of them: (B, 1, L, all positions so far).
+        With a `cache` (see `make_cache`) the keys and values of earlier calls are attended to as well, and `mask`
+        must say which of them: (B, 1, L, all positions so far).
         """
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)

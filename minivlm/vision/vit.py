@@ -24,7 +24,8 @@ class ViTConfig:
     """Sizes and variant of a tower. `image_size` is (H, W) in pixels; those beyond the last whole patch are not looked
     at (SigLIP SO400M reads 384 pixels as 27 patches of 14). `pool` says how one vector is made of all tokens: "class" =
     the class token (CLIP), "map" = an attention head with one learned query (SigLIP), "tanh" = the class token through
-    a tanh layer (ViT)."""
+    a tanh layer (ViT). Pictures come in [0, 1]; `mean` and `std`, a number a colour channel, are what training
+    centred them with, and 0 and 1 for a caller who has done so."""
 
     image_size: tuple[int, int]
     patch_size: int
@@ -38,6 +39,8 @@ class ViTConfig:
     pre_norm: bool
     patch_bias: bool
     pool: str
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self):
         height, width = self.image_size
@@ -95,6 +98,8 @@ class ViT(nn.Module):
         self.config = config
         norm = partial(nn.LayerNorm, config.width, eps=config.eps)
         patch = config.patch_size
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
         self.patch_embedding = nn.Conv2d(3, config.width, patch, stride=patch, bias=config.patch_bias)
         scale = config.width**-0.5
         self.class_embedding = nn.Parameter(torch.randn(config.width) * scale) if config.class_token else None
@@ -120,6 +125,7 @@ class ViT(nn.Module):
     def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
         """Patches (and class token) with their positions added: the state before the first block."""
         check_images(images, self.config.image_size)
+        images = (images - self.mean) / self.std
         x = self.patch_embedding(images.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)  # (B, N, D)
         if self.class_embedding is not None:
             x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1)  # (B, 1+N, D)
@@ -132,7 +138,9 @@ class ViT(nn.Module):
         """
         depth = self.config.depth
         if not -depth - 1 <= layer <= depth:
-            raise ValueError(f"layer {layer} does not exist: this tower has {depth} blocks (0..{depth} or -1..-{depth})")
+            raise ValueError(
+                f"layer {layer} does not exist: this tower has {depth} blocks (0..{depth} or -1..-{depth})"
+            )
         x = self.embed(images)
         for block in self.blocks[: layer if layer >= 0 else depth + 1 + layer]:
             x = block(x)

@@ -1,0 +1,86 @@
+"""The parts of the README that are made, not typed: `python -m minivlm.course.readme` writes them again.
+
+The table of designs is counted by `budget`; the table of lessons is read from the notebooks' committed outputs and
+`times.json`; the picture is drawn from the bundled model.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+
+from minivlm.course import RESULT_MIME
+from minivlm.course.times import read
+
+README = Path("README.md")
+PICTURE = Path("notebooks/token_strip.png")
+
+
+def designs_table() -> str:
+    """Every design with what its published system hands to the decoder, as Markdown."""
+    from minivlm.budget import budget
+    from minivlm.designs import DESIGNS
+
+    lines = ["| name | system | connector | fusion | visual tokens | connector weights |", "|---|---|---|---|---|---|"]
+    for name, design in DESIGNS.items():
+        try:
+            cost = budget(name)
+            height, width = cost.image_size
+            counted = f"{cost.visual_tokens:,} ({height}x{width}) | {cost.weights['connector'] / 1e6:.1f} M"
+        except ValueError:  # two towers have no decoder to spend tokens in
+            counted = "one vector a picture | -"
+        system = f"[{design.title}](https://arxiv.org/abs/{design.paper.removeprefix('arXiv:')}) ({design.year})"
+        lines.append(f"| `{name}` | {system} | {design.connector} | {design.fusion} | {counted} |")
+    return "\n".join(lines)
+
+
+def lessons_table(folder: Path = Path("notebooks")) -> str:
+    """Every lesson with the time and the figures of its committed run, as Markdown."""
+    lines = ["| lesson | measured time | figures of the committed run |", "|---|---|---|"]
+    for path in sorted(folder.glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
+        measured = read(folder).get(path.stem, {})
+        times = "; ".join(f"{run['seconds']} s on {run['device']}" for run in measured.values()) or "-"
+        lines.append(f"| [{title}]({path.as_posix()}) | {times} | {', '.join(_figures(notebook))} |")
+    return "\n".join(lines)
+
+
+def _figures(notebook: nbformat.NotebookNode) -> list[str]:
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    reported = (output.data[RESULT_MIME] for output in outputs if RESULT_MIME in output.get("data", {}))
+    return [f"{name} {value:.0%}" for figures in reported for name, value in figures.items()]
+
+
+def filled(text: str) -> str:
+    """`text` with what stands between `<!-- name -->` and `<!-- end -->` made anew."""
+    for name, make in (("designs", designs_table), ("lessons", lessons_table)):
+        made = f"<!-- {name} -->\n{make()}\n<!-- end -->"
+        text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.DOTALL)
+    return text
+
+
+def draw(path: Path) -> None:
+    """The token strip of one scene with two questions, as the bundled model reads it."""
+    import torch
+
+    from minivlm.data.scenes import render, sample_scenes
+    from minivlm.data.tasks import ask
+    from minivlm.figures import token_strip
+    from minivlm.language.tokenizer import mini_tokenizer
+    from minivlm.model import Batch
+    from minivlm.storage import bundled
+
+    chance, tokenizer = torch.Generator().manual_seed(3), mini_tokenizer()
+    scene = sample_scenes(1, chance, min_objects=5, max_objects=5)
+    dialog = [(q.text, q.answer) for q in ask(scene, chance, tasks=("COLOR", "EXIST"), per_scene=4)[0][:2]]
+    batch = Batch.pack(tokenizer, [dialog], images=render(scene)[:, None])
+    figure, _ = token_strip(batch, bundled("llava15", "cpu")(batch), tokenizer.decode)
+    figure.savefig(path, dpi=80, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    draw(PICTURE)
