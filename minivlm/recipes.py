@@ -3,7 +3,7 @@ made."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -92,7 +92,7 @@ def answer(model: VLM, tokenizer: Tokenizer, image: Float[Tensor, "3 H W"], ques
     if not question.strip():
         raise ValueError('an empty question: ask something like "what color is the circle ?"')
     batch = Batch.pack(tokenizer, [[(question, "")]], images=image[None, None])
-    return tokenizer.decode(model.generate(batch.to(next(model.parameters()).device))[0])
+    return tokenizer.decode(model.generate(batch.to(next(model.parameters()).device))[0].tolist())
 
 
 def pretrain_all(out: Path, runs: Path, seed: int = 0) -> None:
@@ -104,13 +104,17 @@ def pretrain_all(out: Path, runs: Path, seed: int = 0) -> None:
 
 
 def pretrain_clip(out: Path, runs: Path, seed: int) -> None:
-    """A CLIP on scenes of one to six objects, told whole and object by object: the encoder of every mini design."""
+    """A CLIP on scenes told whole and object by object, sparse ones first: the encoder of every mini design."""
     torch.manual_seed(seed)
     clip = build("clip", device=pick_device())
-    device = next(clip.parameters()).device
-    pairs = CaptionPairs(mini_tokenizer(), 128, context=32, seed=seed, objects=(1, 6), device=device, describe=partly)
-    stage = Stage("contrast", Regions(pairs, clip.config.vision.grid), steps=900, lr=1.5e-3)
-    train(RegionCLIP(clip), [stage], runs / "clip", precision="bf16", save_every=100)
+    device, grid = next(clip.parameters()).device, clip.config.vision.grid
+    sparse = CaptionPairs(mini_tokenizer(), 128, context=32, seed=seed, objects=(1, 6), device=device, describe=partly)
+    crowded = replace(sparse, seed=seed + 1, objects=(4, 9))
+    stages = [
+        Stage("sparse scenes", Regions(sparse, grid), steps=900, lr=1.5e-3),
+        Stage("crowded scenes", Regions(crowded, grid), steps=800, lr=1.5e-3),
+    ]
+    train(RegionCLIP(clip), stages, runs / "clip", precision="bf16", save_every=100)
     save(clip, out / "clip.safetensors", torch.float16)
 
 
@@ -125,9 +129,13 @@ def pretrain_decoder(out: Path, runs: Path, seed: int) -> None:
     """A decoder that has only ever read: scenes told in words, and questions on them."""
     torch.manual_seed(seed)
     model = build("llava15", device=pick_device())
-    texts = Descriptions(mini_tokenizer(), 24, per_scene=10, seed=seed)
-    stage = Stage("read", texts, steps=1200, lr=1.5e-3, trains=("language",))
-    train(model, [stage], runs / "decoder", save_every=100)
+    telling = Descriptions(mini_tokenizer(), 24, per_scene=10, seed=seed)
+    asking = replace(telling, per_scene=16, retold=4, seed=seed + 1)
+    stages = [
+        Stage("tell", telling, steps=1200, lr=1.5e-3, trains=("language",)),
+        Stage("ask", asking, steps=1800, lr=1.5e-3, trains=("language",)),
+    ]
+    train(model, stages, runs / "decoder", save_every=100)
     save(model.language, out / "decoder.safetensors", torch.float16)
 
 

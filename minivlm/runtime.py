@@ -44,8 +44,12 @@ def pick_scale(device: torch.device) -> str:
     return scale
 
 
-def setup(seed: int = 0, device: str | None = None) -> Setup:
-    """Seed everything, pick device and scale, say so, and return them. The first line of every lesson."""
+def setup(seed: int | None = None, device: str | None = None) -> Setup:
+    """Seed everything, pick device and scale, say so, and return them. The first line of every lesson.
+
+    `seed` defaults to `MINIVLM_SEED`, or 0: so a whole lesson can be run again with other chance.
+    """
+    seed = int(os.environ.get("MINIVLM_SEED", "0")) if seed is None else seed
     found = pick_device(device)
     scale = pick_scale(found)
     random.seed(seed)

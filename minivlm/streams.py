@@ -136,11 +136,15 @@ class Dialogs:
 
 @dataclass(frozen=True)
 class Descriptions:
-    """Text alone: a scene described in words, then questions on it; what a decoder can learn before it sees."""
+    """Text alone: a scene described in words, then questions on it; what a decoder can learn before it sees.
+
+    Every `retold`-th scene is also to be told again, in another order.
+    """
 
     tokenizer: Tokenizer
     batch_size: int
     per_scene: int = 8
+    retold: int = 1
     seed: int = 0
 
     def __call__(self, step: int, rows: range) -> Step:
@@ -148,10 +152,8 @@ class Descriptions:
         scenes = sample_scenes(self.batch_size, chance)
         asked = ask(scenes, chance, per_scene=self.per_scene)
         told = [caption(scenes[i], chance) for i in range(len(scenes))]
-        again = [caption(scenes[i], chance) for i in range(len(scenes))]
-        dialogs = [
-            [("", text), *((q.text, q.answer) for q in sample)] for text, sample in zip(again, asked, strict=True)
-        ]
+        again = [[("", caption(scenes[i], chance))] if i % self.retold == 0 else [] for i in range(len(scenes))]
+        dialogs = [text + [(q.text, q.answer) for q in sample] for text, sample in zip(again, asked, strict=True)]
         mine = slice(rows.start, rows.stop)
         batch = Batch.pack(self.tokenizer, dialogs[mine], contexts=told[mine])
         return Step((batch,), int((batch.labels >= 0).sum()))

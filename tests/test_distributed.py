@@ -42,34 +42,39 @@ def learn_all(folder: Path) -> None:
         keep(folder, f"{kind} gradients", *gradients(tiny.towers(kind)))
 
 
+def place() -> tuple[int, int]:
+    """Which process this is, of how many."""
+    there_are_others = torch.distributed.is_initialized()
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if there_are_others else (0, 1)
+
+
 def gradients(model: nn.Module) -> tuple[nn.Module, list[dict]]:
     """The model with its gradients as weights, and the mean loss, after one batch spread over all processes."""
-    number, count = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if is_distributed() else (0, 1)
+    number, count = place()
     images, ids = tiny.pairs()(0, range(8 // count * number, 8 // count * (number + 1))).inputs
-    loss = (DistributedDataParallel(model) if is_distributed() else model)(images, ids).loss
+    wrapped = DistributedDataParallel(model) if count > 1 else model  # averages as long as it lives
+    loss = wrapped(images, ids).loss
     loss.backward()
-    mean = loss.detach()
-    if is_distributed():
-        torch.distributed.all_reduce(mean)
+    total = loss.detach()
+    if count > 1:
+        torch.distributed.all_reduce(total)
     for value in model.parameters():
         value.data = value.grad
-    return model, [{"loss": float(mean) / count}]
-
-
-def is_distributed() -> bool:
-    return torch.distributed.is_initialized()
+    return model, [{"loss": float(total) / count}]
 
 
 def keep(folder: Path, name: str, model: nn.Module, records: list[dict]) -> None:
-    if not is_distributed() or torch.distributed.get_rank() == 0:
+    number, count = place()
+    if number == 0:
         save_file(dict(model.named_parameters()), folder / f"{name}.safetensors")
-        (folder / f"{name}.json").write_text(json.dumps(records))
+        (folder / f"{name}.json").write_text(json.dumps({"processes": count, "records": records}))
 
 
-def kept(folder: Path, name: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """Losses and weights that `keep` wrote."""
-    records = json.loads((folder / f"{name}.json").read_text())
-    return torch.tensor([record["loss"] for record in records]), load_file(folder / f"{name}.safetensors")
+def kept(folder: Path, name: str, processes: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Losses and weights that so many processes have left."""
+    run = json.loads((folder / f"{name}.json").read_text())
+    assert run["processes"] == processes
+    return torch.tensor([record["loss"] for record in run["records"]]), load_file(folder / f"{name}.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +88,7 @@ def one(tmp_path_factory) -> Path:
 def two(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     (folder / "script.py").write_text(SCRIPT)
-    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no".split()
-    launch += "--dynamo_backend no --main_process_port 0".split()
+    launch = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
     ended = subprocess.run(
         **tiny.command(*launch, folder / "script.py", folder), timeout=300, capture_output=True, text=True
     )
@@ -94,13 +98,11 @@ def two(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", ["vlm", "split", *KINDS, *(f"{kind} gradients" for kind in KINDS)])
 def test_two_processes_are_one(one, two, name):
-    (losses, weights), (losses_of_two, weights_of_two) = kept(one, name), kept(two, name)
+    (losses, weights), (losses_of_two, weights_of_two) = kept(one, name, 1), kept(two, name, 2)
     assert_same(losses_of_two, losses)
     assert weights_of_two.keys() == weights.keys()
     for key, value in weights.items():
-        if not key.endswith(
-            ".k.bias"
-        ):  # its gradient is 0 but for rounding, which Adam blows up; nothing depends on it
+        if not key.endswith(".k.bias"):  # nothing depends on it: its gradient is rounding, which Adam blows up
             assert_same(weights_of_two[key], value)
 
 
@@ -114,4 +116,4 @@ def test_one_process_goes_on_where_two_have_stopped(one, two, tmp_path):
     shutil.copytree(two / "checkpoints" / "step-00000009", tmp_path / "step-00000009")
     model = tiny.vlm()
     records = train(model, tiny.vlm_stages(model), tmp_path, quiet=True)
-    assert_same(torch.tensor([record["loss"] for record in records]), kept(one, "vlm")[0])
+    assert_same(torch.tensor([record["loss"] for record in records]), kept(one, "vlm", 1)[0])

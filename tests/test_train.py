@@ -19,10 +19,11 @@ from references import assert_same
 from safetensors.torch import load_file
 from torch import nn
 
-import minivlm.train as training
+import minivlm.checkpoints as saving
 from minivlm import load, save
+from minivlm.checkpoints import Checkpoints
 from minivlm.streams import Dialogs
-from minivlm.train import Checkpoints, Stage, make_optimizer, train
+from minivlm.train import Stage, make_optimizer, train
 
 TWO_STAGES = 11  # steps that `tiny.vlm_stages` takes
 
@@ -122,11 +123,11 @@ def failing(function, call: int, after: bool):
 @pytest.mark.parametrize(
     ("owner", "name", "call", "after", "kept"),
     [
-        (training, "save_file", 3, True, 2),  # the model of the second checkpoint is written, its optimizer is not
-        (training, "save_file", 4, True, 2),  # its state is not
+        (saving, "save_file", 3, True, 2),  # the model of the second checkpoint is written, its optimizer is not
+        (saving, "save_file", 4, True, 2),  # its state is not
         (os, "rename", 2, False, 2),  # all is written but not yet in its place
         (os, "rename", 2, True, 4),  # in its place, but older ones are still there
-        (training, "save_file", 7, True, 5),  # the first checkpoint of the second stage
+        (saving, "save_file", 7, True, 5),  # the first checkpoint of the second stage
     ],
 )
 def test_a_crash_while_saving_leaves_the_last_checkpoint(
