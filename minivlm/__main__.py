@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import platform
 import sys
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import torch
 
 from minivlm.budget import budget
 from minivlm.designs import DESIGNS, find
+from minivlm.model import VLM
 from minivlm.runtime import SCALES, pick_device, pick_scale
 
 
@@ -69,9 +70,10 @@ def train(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Print a trained model's accuracy per task, the same model without the picture beside it."""
     from minivlm.recipes import evaluation_table
-    from minivlm.storage import load
 
-    print(evaluation_table(load(arguments.model), arguments.per_task))
+    if arguments.per_task < 1:
+        raise ValueError(f"--per-task must be at least 1, got {arguments.per_task}")
+    print(evaluation_table(_answering(arguments.model), arguments.per_task))
 
 
 def ask(arguments: argparse.Namespace) -> None:
@@ -79,11 +81,21 @@ def ask(arguments: argparse.Namespace) -> None:
     from minivlm.data.files import load_image
     from minivlm.language.tokenizer import mini_tokenizer
     from minivlm.recipes import answer
-    from minivlm.storage import bundled, load
+    from minivlm.storage import bundled
 
-    model = load(arguments.model) if arguments.model else bundled("llava15")
+    model = _answering(arguments.model) if arguments.model else bundled("llava15")
     image = load_image(arguments.image, model.config.vision.image_size)
     print(answer(model, mini_tokenizer(), image, arguments.question))
+
+
+def _answering(path: str) -> VLM:
+    """The model of a file, or a ValueError if it is one that cannot be asked."""
+    from minivlm.storage import load
+
+    model = load(path)
+    if not isinstance(model, VLM):
+        raise ValueError(f"{path} holds a {type(model).__name__}; this command wants a model that answers questions")
+    return model
 
 
 def pretrain(arguments: argparse.Namespace) -> None:
@@ -109,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("design", help=f"one of {', '.join(DESIGNS)}")
     sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
     sub.add_argument("--steps", type=int, help="steps of every stage, instead of the scale's")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=int, default=0, help="where all chance starts (default: %(default)s)")
     sub.add_argument("--out", default="runs/last", help="folder for checkpoints and the model (default: %(default)s)")
     sub = command(evaluate, "eval")
     sub.add_argument("model", help="a model.safetensors that `train` wrote")
@@ -121,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command(pretrain, "pretrain")
     sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
     sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=int, default=0, help="where all chance starts (default: %(default)s)")
     return top
 
 

@@ -49,7 +49,7 @@ def setup(seed: int | None = None, device: str | None = None) -> Setup:
 
     `seed` defaults to `MINIVLM_SEED`, or 0: so a whole lesson can be run again with other chance.
     """
-    seed = int(os.environ.get("MINIVLM_SEED", "0")) if seed is None else seed
+    seed = _seed() if seed is None else seed
     found = pick_device(device)
     scale = pick_scale(found)
     random.seed(seed)
@@ -58,6 +58,14 @@ def setup(seed: int | None = None, device: str | None = None) -> Setup:
     print(f"minivlm {_version()} | torch {torch.__version__} | Python {platform.python_version()}")
     print(f"device: {found.type} ({name}) | scale: {scale} | seed: {seed}")
     return Setup(found, pick_dtype(found), scale, seed)
+
+
+def _seed() -> int:
+    text = os.environ.get("MINIVLM_SEED") or "0"
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ValueError(f"MINIVLM_SEED is {text!r}, which is no whole number; give one, for instance 0") from error
 
 
 def _version() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
@@ -16,6 +18,13 @@ PALETTE = {
     "yellow": "#F0E442",
     "black": "#000000",
 }
+
+
+def colours(names: Collection[str]) -> list[str]:
+    """A colour of the palette for each name; ValueError for more names than there are colours to tell apart."""
+    if not 0 < len(names) <= len(PALETTE):
+        raise ValueError(f"a figure tells 1 to {len(PALETTE)} things apart by colour, got {len(names)}: draw several")
+    return list(PALETTE.values())[: len(names)]
 
 
 def show(figure: Figure, alt: str) -> None:

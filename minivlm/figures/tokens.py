@@ -43,7 +43,7 @@ def token_strip(
         frame = (
             dict(edgecolor=PALETTE["vermilion"], linewidth=2.2, zorder=3)
             if place in taught
-            else dict(edgecolor="#999999", linewidth=0.6, hatch="////", alpha=0.5)
+            else dict(edgecolor="#999999", linewidth=0.6, hatch="///", alpha=0.4)
         )
         axes.add_patch(Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, **frame))
     return figure, describe_strip(output, sample, len(taught))
@@ -82,4 +82,7 @@ def _word(axes, batch, layout, decode, sample, place, x, y) -> None:
     axes.add_patch(Rectangle((x, y), 1, 1, color=_COLOURS[kind]))
     if kind == Kind.TEXT:
         word = decode([int(batch.input_ids[sample, layout.index[sample, place]])]) or "·"
-        axes.text(x + 0.5, y + 0.5, word, ha="center", va="center", fontsize=min(8, 34 / max(4, len(word))), zorder=4)
+        size = min(9, 60 / max(len(line) for line in word.split("-")))
+        clear = dict(facecolor="white", edgecolor="none", pad=0.8)  # no hatch across the letters
+        word = word.replace("-", "-\n")
+        axes.text(x + 0.5, y + 0.5, word, ha="center", va="center", fontsize=size, bbox=clear, zorder=4)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from minivlm.evaluate import Score
-from minivlm.figures.common import PALETTE
+from minivlm.figures.common import colours
 
 
 def curves(losses: Mapping[str, Sequence[float]], smooth: float = 0.9) -> tuple[Figure, str]:
     """Loss against step, one line a run, each an exponential mean of its neighbours."""
     figure, axes = plt.subplots(figsize=(7, 3.2))
     told = []
-    for (name, values), colour in zip(losses.items(), PALETTE.values(), strict=False):
+    for (name, values), colour in zip(losses.items(), colours(losses), strict=True):
         mean, line = values[0], []
         for value in values:
             mean = smooth * mean + (1 - smooth) * value
@@ -26,6 +28,7 @@ def curves(losses: Mapping[str, Sequence[float]], smooth: float = 0.9) -> tuple[
         axes.plot(line, label=name, color=colour)
         told.append(f"{name} goes from {values[0]:.2f} to {line[-1]:.2f} in {len(values)} steps")
     axes.set(xlabel="step", ylabel="loss (nats)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     figure.tight_layout()
     return figure, "Loss: " + "; ".join(told) + "."
@@ -35,16 +38,17 @@ def similarity(
     panels: Mapping[str, Float[Tensor, "I T"]], rows: Sequence[str], columns: Sequence[str]
 ) -> tuple[Figure, str]:
     """Cosine similarity of each picture (row) with each text (column), one panel a moment, one colour scale for all."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 4.6), squeeze=False, sharey=True)
+    size = (0.21 * len(columns) * len(panels) + 3.5, 0.21 * len(rows) + 2.2)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True, layout="constrained")
     told = []
     for ax, (name, matrix) in zip(axes[0], panels.items(), strict=True):
         picture = ax.imshow(matrix.cpu(), cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
         own = matrix.argmax(dim=1).cpu() == matrix.new_tensor(range(len(matrix))).cpu()
-        ax.set_title(f"{name}: {int(own.sum())} of {len(matrix)} right")
-        ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6)
-        ax.set_yticks(range(len(rows)), rows, fontsize=6)
+        ax.set_title(f"{name}:\n{int(own.sum())} of {len(matrix)} right", fontsize=10)
+        ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
+        ax.set_yticks(range(len(rows)), rows, fontsize=8)
         told.append(f"{name}, {int(own.sum())} of {len(matrix)} pictures are nearest to their own text")
-    figure.colorbar(picture, ax=list(axes[0]), label="cosine similarity", shrink=0.7)
+    figure.colorbar(picture, ax=list(axes[0]), label="cosine similarity", shrink=0.9)
     return figure, "Similarity: " + "; ".join(told) + "."
 
 
@@ -54,7 +58,7 @@ def accuracy_bars(groups: Mapping[str, Mapping[str, Score]]) -> tuple[Figure, st
     width = 0.8 / len(groups)
     figure, axes = plt.subplots(figsize=(max(5, 1.1 * len(tasks)), 3.2))
     told = []
-    for number, ((name, scores), colour) in enumerate(zip(groups.items(), PALETTE.values(), strict=False)):
+    for number, ((name, scores), colour) in enumerate(zip(groups.items(), colours(groups), strict=True)):
         places = np.arange(len(tasks)) + (number - (len(groups) - 1) / 2) * width
         values = np.array([scores[task].accuracy for task in tasks])
         error = np.abs(np.array([scores[task].interval for task in tasks]).T - values)
@@ -63,20 +67,29 @@ def accuracy_bars(groups: Mapping[str, Mapping[str, Score]]) -> tuple[Figure, st
     for place, task in enumerate(tasks):
         chance = next(iter(groups.values()))[task].chance
         axes.plot([place - 0.45, place + 0.45], [chance, chance], color="black", linewidth=1.5)
-    axes.set(ylim=(0, 1), ylabel="accuracy", xticks=range(len(tasks)), xticklabels=tasks)
+    axes.set(ylim=(0, 1), ylabel="accuracy", xticks=range(len(tasks)))
+    axes.set_xticklabels([textwrap.fill(task, 12) for task in tasks])
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=len(groups))
     figure.tight_layout()
     return figure, "Accuracy (black line: chance): " + "; ".join(told) + "."
 
 
 def picture_grid(images: Float[Tensor, "N 3 H W"], captions: Sequence[str], per_row: int = 8) -> tuple[Figure, str]:
-    """Pictures in rows with a line of text under each."""
+    """Pictures in rows with a line of text under each (broken where it is long)."""
+    if len(images) != len(captions):
+        raise ValueError(f"{len(images)} pictures and {len(captions)} captions: give one to each")
+    per_row = min(per_row, len(images))
     rows = -(-len(images) // per_row)
-    figure, axes = plt.subplots(rows, per_row, figsize=(1.5 * per_row, 1.9 * rows), squeeze=False)
-    for ax in axes.flat:
+    texts = [textwrap.fill(caption, 20) for caption in captions]
+    height = 1.5 + 0.14 * max(text.count("\n") + 1 for text in texts)
+    figure, axes = plt.subplots(
+        rows, per_row, figsize=(1.5 * per_row, height * rows), squeeze=False, layout="constrained"
+    )
+    for ax in axes.flat[len(images) :]:
         ax.axis("off")
-    for ax, image, caption in zip(axes.flat, images, captions, strict=False):
+    for ax, image, text in zip(axes.flat, images, texts, strict=False):
         ax.imshow(image.permute(1, 2, 0).clamp(0, 1).cpu(), interpolation="nearest")
-        ax.set_title(caption, fontsize=7, wrap=True)
-    figure.tight_layout()
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_color("#bbbbbb")  # where a white picture ends
+        ax.set_xlabel(text, fontsize=8, labelpad=3)
     return figure, f"{len(images)} pictures: " + "; ".join(captions) + "."
