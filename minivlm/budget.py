@@ -46,6 +46,8 @@ class Budget:
 
 def budget(name: str, preset: str = "published", words: int = 64) -> Budget:
     """Count `name` in that preset. ValueError for a design without a decoder, which has no sequence to spend."""
+    if words < 0:
+        raise ValueError(f"words must be 0 or more, got {words}")
     model = build(name, preset, device="meta")
     if not isinstance(model, VLM):
         raise ValueError(f"{name} has no decoder, so no token budget; ask for one of the designs that answer questions")

@@ -37,6 +37,13 @@ def check_divides(heads: int, width: int) -> None:
         raise ValueError(f"width {width} does not split into {heads} heads: make width a multiple of heads")
 
 
+def check_positive(**sizes: int) -> None:
+    """ValueError naming the first of `sizes` that is below 1; configs call it when they are made."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
 class MLP(nn.Module):
     """Linear, activation, Linear."""
 

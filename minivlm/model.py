@@ -314,6 +314,11 @@ def answer_loss(logits: Float[Tensor, "B L V"], layout: Layout, labels: Int[Tens
     rows, columns, targets = answer_positions(layout, labels)
     if len(targets) == 0:
         raise ValueError("nothing to learn: no word of this batch has a label")
+    if targets.min() < 0 or targets.max() >= logits.shape[-1]:
+        low, high = int(targets.min()), int(targets.max())
+        raise ValueError(
+            f"labels run from {low} to {high}, the vocabulary has 0..{logits.shape[-1] - 1} ({IGNORE} = none)"
+        )
     return F.cross_entropy(logits[rows, layout.predecessor()[rows, columns]].float(), targets)
 
 

@@ -19,7 +19,7 @@ from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
 from minivlm.model import VLM, Batch
 from minivlm.runtime import pick_device, pick_scale
 from minivlm.storage import save, warm_start
-from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, Regions, generator
+from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, Regions, Telegrams, generator
 from minivlm.train import Stage, train
 
 
@@ -126,14 +126,16 @@ def partly(scene: Scene, chance: torch.Generator) -> str:
 
 
 def pretrain_decoder(out: Path, runs: Path, seed: int) -> None:
-    """A decoder that has only ever read: scenes told in words, and questions on them."""
+    """A decoder that has only ever read: pairs of words first, then sentences it must find one thing in, then all
+    tasks on scenes told in words."""
     torch.manual_seed(seed)
     model = build("llava15", device=pick_device())
-    telling = Descriptions(mini_tokenizer(), 24, per_scene=10, seed=seed)
-    asking = replace(telling, per_scene=16, retold=4, seed=seed + 1)
+    finding = Descriptions(mini_tokenizer(), 16, ("COLOR", "SHAPE", "EXIST", "LOC"), objects=(4, 9), seed=seed + 1)
+    answering = Descriptions(mini_tokenizer(), 16, per_scene=16, seed=seed + 2)
     stages = [
-        Stage("tell", telling, steps=1200, lr=1.5e-3, trains=("language",)),
-        Stage("ask", asking, steps=1800, lr=1.5e-3, trains=("language",)),
+        Stage("read", Telegrams(mini_tokenizer(), 24, seed=seed), steps=700, lr=2e-3, trains=("language",)),
+        Stage("find", finding, steps=1600, lr=1.5e-3, trains=("language",)),
+        Stage("answer", answering, steps=2400, lr=1.5e-3, trains=("language",)),
     ]
     train(model, stages, runs / "decoder", save_every=100)
     save(model.language, out / "decoder.safetensors", torch.float16)

@@ -22,6 +22,7 @@ from minivlm.data.scenes import (
     sample_scenes,
 )
 from minivlm.data.tasks import TASKS, ask, caption
+from minivlm.data.telegrams import quiz, telegram
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import VLM, Batch
 from minivlm.train import Step
@@ -125,7 +126,7 @@ class Dialogs:
         chosen = torch.randint(len(self.bank.scenes), (self.batch_size,), generator=chance)
         scenes = self.bank.scenes[chosen]
         if self.captions:
-            dialogs = [[("", caption(scenes[i], chance))] for i in range(len(scenes))]
+            dialogs = [[("", caption(scenes[i]))] for i in range(len(scenes))]
         else:
             asked = ask(scenes, chance, tasks=self.tasks, per_scene=self.per_scene)
             dialogs = [[(q.text, q.answer) for q in sample] for sample in asked]
@@ -135,25 +136,49 @@ class Dialogs:
 
 
 @dataclass(frozen=True)
-class Descriptions:
-    """Text alone: a scene described in words, then questions on it; what a decoder can learn before it sees.
-
-    Every `retold`-th scene is also to be told again, in another order.
-    """
+class Telegrams:
+    """Text alone, the shortest: objects as pairs of words, and one word of a pair asks for the other."""
 
     tokenizer: Tokenizer
     batch_size: int
-    per_scene: int = 8
-    retold: int = 1
+    per_scene: int = 12
+    objects: tuple[int, int] = (4, 6)
     seed: int = 0
 
     def __call__(self, step: int, rows: range) -> Step:
         chance = generator(self.seed, step)
-        scenes = sample_scenes(self.batch_size, chance)
-        asked = ask(scenes, chance, per_scene=self.per_scene)
-        told = [caption(scenes[i], chance) for i in range(len(scenes))]
-        again = [[("", caption(scenes[i], chance))] if i % self.retold == 0 else [] for i in range(len(scenes))]
-        dialogs = [text + [(q.text, q.answer) for q in sample] for text, sample in zip(again, asked, strict=True)]
-        mine = slice(rows.start, rows.stop)
-        batch = Batch.pack(self.tokenizer, dialogs[mine], contexts=told[mine])
-        return Step((batch,), int((batch.labels >= 0).sum()))
+        scenes = sample_scenes(self.batch_size, chance, min_objects=self.objects[0], max_objects=self.objects[1])
+        return _read(self.tokenizer, [telegram(scenes[i]) for i in rows], quiz(scenes, chance, self.per_scene), rows)
+
+
+@dataclass(frozen=True)
+class Descriptions:
+    """Text alone: a scene described in words, then questions on it; what a decoder can learn before it sees.
+
+    Every `retold`-th scene is also to be told again.
+    """
+
+    tokenizer: Tokenizer
+    batch_size: int
+    tasks: Sequence[str] = TASKS
+    per_scene: int = 12
+    objects: tuple[int, int] = (1, 9)
+    retold: int = 4
+    seed: int = 0
+
+    def __call__(self, step: int, rows: range) -> Step:
+        chance = generator(self.seed, step)
+        scenes = sample_scenes(self.batch_size, chance, min_objects=self.objects[0], max_objects=self.objects[1])
+        asked = ask(scenes, chance, self.tasks, self.per_scene)
+        told = {i: caption(scenes[i]) for i in rows}
+        dialogs = [[(q.text, q.answer) for q in sample] for sample in asked]
+        for i in rows:
+            if i % self.retold == 0:
+                dialogs[i].append(("", told[i]))
+        return _read(self.tokenizer, list(told.values()), dialogs, rows)
+
+
+def _read(tokenizer: Tokenizer, told: list[str], dialogs: list[list[tuple[str, str]]], rows: range) -> Step:
+    """What is `told` of some rows is read by all questions of that row's dialog, and is not itself to be learned."""
+    batch = Batch.pack(tokenizer, dialogs[rows.start : rows.stop], contexts=told)
+    return Step((batch,), int((batch.labels >= 0).sum()))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
 from minivlm.attention import Attention
-from minivlm.layers import MLP, Block, check_activation, check_divides
+from minivlm.layers import MLP, Block, check_activation, check_divides, check_positive
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class TextConfig:
     causal: bool
 
     def __post_init__(self):
+        check_positive(vocab_size=self.vocab_size, context=self.context, width=self.width, depth=self.depth)
         check_divides(self.heads, self.width)
         check_activation(self.activation)
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from minivlm.attention import Attention, LayerCache, rotary
-from minivlm.layers import Block, GatedMLP, check_divides
+from minivlm.layers import Block, GatedMLP, check_divides, check_positive
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class LlamaConfig:
     head_dim: int | None = None
 
     def __post_init__(self):
+        check_positive(vocab_size=self.vocab_size, width=self.width, depth=self.depth, mlp_width=self.mlp_width)
         if self.head_dim is None:
             check_divides(self.heads, self.width)
         check_divides(self.kv_heads, self.heads)
@@ -55,7 +56,6 @@ class Llama(nn.Module):
         self.config = config
         norm = partial(nn.RMSNorm, config.width, eps=config.eps)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
         attention = partial(
             Attention, config.width, config.heads, config.kv_heads, head_dim=config.head_dim, bias=False
         )
@@ -66,6 +66,16 @@ class Llama(nn.Module):
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.embedding.weight
+        self._start()
+
+    def _start(self) -> None:
+        """Words start at unit length, and what blocks add to them starts small beside that (as in GPT-2): drowned in
+        the noise of untrained blocks, words take several times as many steps to be told apart."""
+        nn.init.normal_(self.embedding.weight, std=self.config.width**-0.5)
+        with torch.no_grad():
+            for block in self.blocks:
+                block.attention.out.weight *= (2 * self.config.depth) ** -0.5
+                block.mlp.down.weight *= (2 * self.config.depth) ** -0.5
 
     def forward(
         self,

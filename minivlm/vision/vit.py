@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minivlm.attention import Attention
-from minivlm.layers import MLP, Block, check_activation, check_divides
+from minivlm.layers import MLP, Block, check_activation, check_divides, check_positive
 
 POOLS = ("class", "map", "tanh")
 
@@ -43,6 +43,7 @@ class ViTConfig:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self):
+        check_positive(patch_size=self.patch_size, width=self.width, depth=self.depth, mlp_width=self.mlp_width)
         height, width = self.image_size
         if min(height, width) < self.patch_size:
             raise ValueError(f"image {height}x{width} holds no whole patch of {self.patch_size} pixels")

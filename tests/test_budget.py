@@ -1,0 +1,80 @@
+"""Budgets: every count is that of the tensors, and the published ones are those that papers and checkpoints state."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from minivlm import DESIGNS, Batch, budget, build
+
+SPEAKING = [name for name, design in DESIGNS.items() if design.fusion == "interleaved"]
+
+
+@pytest.mark.parametrize("preset", ["mini", "published"])
+@pytest.mark.parametrize("name", SPEAKING)
+def test_weights_are_those_of_the_parts(name, preset):
+    model = build(name, preset, device="meta")
+    counted = budget(name, preset)
+    assert counted.weights == {n: sum(p.numel() for p in getattr(model, n).parameters()) for n in counted.weights}
+    assert sum(counted.weights.values()) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", SPEAKING)
+def test_visual_tokens_and_cache_are_those_of_a_real_sequence(name):
+    """The cache of a real forward pass holds as many numbers as the budget says, at two bytes each."""
+    counted, model = budget(name, "mini", words=9), build(name, device="cpu")
+    ids = torch.cat([torch.tensor([[model.image_token_id]]), torch.full((1, 9), 300)], dim=1)
+    layout = model(Batch(torch.rand(1, 1, 3, 64, 64), ids)).layout
+    assert int(layout.is_visual.sum()) == counted.visual_tokens
+    assert layout.kind.shape[1] == counted.visual_tokens + 9
+    cache = model.language.make_cache(100)
+    mask = torch.ones(1, 1, layout.kind.shape[1], layout.kind.shape[1], dtype=torch.bool)
+    model.language(torch.rand(1, layout.kind.shape[1], model.config.language.width), mask=mask, cache=cache)
+    kept = sum(x[:, :, : layer.length].numel() for layer in cache for x in (layer.k, layer.v))
+    assert counted.cache_bytes == 2 * kept
+
+
+def test_operations_are_those_counted_by_hand():
+    """Two a multiply-add: the MLP connector is two matrices for each patch, and nothing else."""
+    counted, config = budget("llava15", "mini"), build("llava15", device="meta").config
+    wide, out = config.vision.width, config.language.width
+    assert counted.flops["connector"] == 2 * 64 * (wide * out + out * out)
+    decoder = config.language
+    length = counted.visual_tokens + counted.words
+    matrices = decoder.depth * (4 * decoder.width**2 + 3 * decoder.width * decoder.mlp_width)
+    attention = decoder.depth * 2 * length * length * decoder.width
+    head = length * decoder.width * decoder.vocab_size
+    assert counted.flops["language"] == 2 * (length * matrices + attention + head)
+
+
+def test_published_systems_have_their_stated_sizes():
+    """LLaVA-1.5: 336 pixels in patches of 14 are 576 tokens; CLIP L/14-336 has 303.5 M weights, Vicuna 6.7 B."""
+    counted = budget("llava15")
+    assert counted.image_size == (336, 336) and counted.visual_tokens == 24 * 24
+    assert counted.weights["vision"] == pytest.approx(303.5e6, rel=1e-3)
+    assert counted.weights["connector"] == 1024 * 4096 + 4096 + 4096 * 4096 + 4096
+    assert counted.weights["language"] == pytest.approx(6.74e9, rel=1e-3)
+    assert counted.cache_bytes == (576 + 64) * 32 * 2 * 4096 * 2
+    assert budget("llava").visual_tokens == 256
+    assert budget("yi_vl").visual_tokens == 1024
+
+
+def test_the_text_holds_every_number():
+    counted = budget("llava15", "mini", words=7)
+    text = str(counted)
+    assert "7 words" in text and "64x64" in text and f"visual tokens  {counted.visual_tokens}" in text
+    for part, weights in counted.weights.items():
+        assert part in text and f"{weights / 1e6:,.1f} M" in text
+    assert f"{counted.cache_bytes / 2**20:,.1f} MiB" in text
+
+
+def test_more_words_cost_more_and_only_the_decoder():
+    few, many = budget("llava", "mini", words=1), budget("llava", "mini", words=100)
+    assert many.flops["language"] > few.flops["language"] and many.cache_bytes > few.cache_bytes
+    assert all(many.flops[part] == few.flops[part] for part in ("vision", "connector"))
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_two_towers_have_no_sequence_to_spend(name):
+    with pytest.raises(ValueError, match="no decoder"):
+        budget(name)

@@ -1,0 +1,109 @@
+"""The command line, met as a newcomer meets it: help that explains, results that are right, errors of one line."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from minivlm import DESIGNS, budget, build, load, save
+from minivlm.__main__ import main, parser
+from minivlm.data.scenes import Object, Scene, Scenes, render
+from minivlm.storage import bundled
+
+COMMANDS = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+
+
+def run(capsys, *words: str) -> str:
+    main(words)
+    return capsys.readouterr().out
+
+
+def test_the_commands_are_those_of_the_readme():
+    assert set(COMMANDS) == {"doctor", "designs", "train", "eval", "ask", "pretrain"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_explains_every_word(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert COMMANDS[name].description in " ".join(capsys.readouterr().out.split())
+    assert all(action.help for action in COMMANDS[name]._actions), "an option without help"
+
+
+def test_doctor_says_what_is_here(capsys):
+    told = run(capsys, "doctor")
+    assert torch.__version__ in told and "everything needed is here" in told
+
+
+def test_doctor_names_what_is_missing(capsys, monkeypatch):
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "open_clip" else real(name))
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor"])
+    told = capsys.readouterr().out
+    assert stopped.value.code == 1
+    assert "missing: open_clip" in told and "pip install" in told and "1 packages are missing" in told
+
+
+def test_designs_lists_each_with_its_counts(capsys):
+    lines = run(capsys, "designs").splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(DESIGNS)
+    for line, name in zip(lines, DESIGNS, strict=True):
+        if name in ("clip", "siglip"):
+            assert line.split()[-2:] == ["-", "-"]
+        else:
+            assert int(line.split()[-2]) == budget(name).visual_tokens
+
+
+def test_training_leaves_a_model_that_can_be_judged_and_asked(tmp_path, capsys):
+    folder, picture = tmp_path / "run", tmp_path / "picture.png"
+    words = ("train", "llava", "--scale", "smoke", "--steps", "2", "--out", str(folder))
+    assert "model.safetensors" in run(capsys, *words)
+    model = folder / "model.safetensors"
+    assert load(model).config == build("llava", device="cpu").config
+    table = run(capsys, "eval", str(model), "--per-task", "5")
+    assert "SPATIAL" in table and "blind" in table and "mean" in table
+    Image.new("RGB", (80, 60), "red").save(picture)
+    assert run(capsys, "ask", str(picture), "what color is the circle ?", "--model", str(model)).strip()
+
+
+def test_training_two_towers_leaves_a_model(tmp_path, capsys):
+    run(capsys, "train", "siglip", "--scale", "smoke", "--steps", "1", "--out", str(tmp_path))
+    assert load(tmp_path / "model.safetensors").config == build("siglip", device="cpu").config
+
+
+def test_the_seed_decides_what_is_learned(tmp_path, capsys):
+    def weights(seed: int, folder: str) -> torch.Tensor:
+        words = ("train", "llava", "--scale", "smoke", "--steps", "1", "--seed", str(seed))
+        run(capsys, *words, "--out", str(tmp_path / folder))
+        return load(tmp_path / folder / "model.safetensors", "cpu").connector[0].weight
+
+    first = weights(1, "a")
+    assert torch.equal(first, weights(1, "b"))
+    assert not torch.equal(first, weights(2, "c"))
+
+
+def test_the_bundled_model_answers_about_a_picture(tmp_path, capsys):
+    """The command of the README, on a picture with one object: the answer is the right one."""
+    scene = Scene((Object(shape=0, color=0, size=2, x=0.5, y=0.5),), background=0)
+    pixels = (render(Scenes.from_list([scene]), 64)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    Image.fromarray(pixels).save(tmp_path / "scene.png")
+    color, shape = scene.objects[0].name.split()
+    assert run(capsys, "ask", str(tmp_path / "scene.png"), f"what color is the {shape} ?").strip() == color
+    assert run(capsys, "ask", str(tmp_path / "scene.png"), f"is there a {color} {shape} ?").strip() == "yes"
+
+
+def test_an_error_is_one_line_and_a_failed_process(tmp_path):
+    save(bundled("clip", "cpu"), tmp_path / "clip.safetensors")
+    for words in (("train", "lava"), ("eval", tmp_path / "clip.safetensors"), ("ask", tmp_path / "none.png", "what ?")):
+        done = subprocess.run(**tiny.command("-m", "minivlm", *words), capture_output=True, text=True)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert done.stderr.startswith(f"minivlm {words[0]}: ") and done.stderr.count("\n") == 1

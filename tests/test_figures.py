@@ -1,0 +1,181 @@
+"""Figures: what is drawn is the data, what is said is what is drawn, and colours are told apart by everyone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import tiny
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+
+from minivlm import Batch
+from minivlm.evaluate import Score
+from minivlm.figures import PALETTE, accuracy_bars, curves, picture_grid, show, similarity, token_strip
+from minivlm.figures.common import colours
+
+PICTURES = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+# what is left of linear RGB without the long- or the middle-wave cones (Viénot, Brettel and Mollon 1999)
+BLINDNESS = {
+    "protan": [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]],
+    "deutan": [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]],
+}
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def strip():
+    """Two samples, the second with a longer dialog; the strip of the second."""
+    dialogs = [
+        [("what color is the circle ?", "red")],
+        [("is there a red circle ?", "no"), ("where is it ?", "top-left")],
+    ]
+    batch = Batch.pack(tiny.TOKENIZER, dialogs, images=PICTURES)
+    output = tiny.vlm()(batch)
+    return batch, output, *token_strip(batch, output, tiny.TOKENIZER.decode, sample=1)
+
+
+def linear(color: str) -> np.ndarray:
+    value = np.array(to_rgb(color))
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """CIELAB of a linear RGB colour."""
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ rgb
+    f = np.cbrt(np.clip(xyz / [0.9505, 1.0, 1.089], 1e-4, None))
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+# --- colours --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("matrix", [np.eye(3), *map(np.array, BLINDNESS.values())], ids=["full", *BLINDNESS])
+def test_colours_are_told_apart(matrix):
+    """At least 10 units of CIELAB between any two, where 2 can just be noticed side by side."""
+    seen = {name: lab(np.clip(matrix @ linear(color), 0, 1)) for name, color in PALETTE.items()}
+    for a, b in combinations(seen, 2):
+        assert np.linalg.norm(seen[a] - seen[b]) > 10, (a, b)
+
+
+def test_each_name_gets_a_colour_of_its_own():
+    assert len(set(colours(["a", "b", "c"]))) == 3
+    with pytest.raises(ValueError, match="got 99"):
+        colours([str(n) for n in range(99)])
+
+
+# --- what every figure does -----------------------------------------------------------------------------------------
+
+
+def test_showing_prints_the_description_and_closes(capsys):
+    figure, alt = curves({"a": [1.0, 0.5]})
+    show(figure, alt)
+    assert alt in capsys.readouterr().out
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_no_text_leaves_its_figure():
+    scores = {f"TASK {n}": Score(5, 10, 0.5) for n in range(9)}
+    made = [
+        curves({"a long name of a run": [3.0, 1.0], "another": [2.0]}),
+        accuracy_bars({"sees": scores, "blind": scores}),
+        picture_grid(PICTURES[:, 0], ["a picture with a caption that is rather long", "b"]),
+        similarity({"start": torch.eye(12), "end": torch.eye(12)}, ["a long row name"] * 12, ["a column name"] * 12),
+    ]
+    for figure, alt in made:
+        figure.canvas.draw()
+        drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()  # inches
+        assert min(drawn.x0, drawn.y0) >= -0.01 and drawn.x1 <= width + 0.01 and drawn.y1 <= height + 0.01, alt
+
+
+# --- the token strip ------------------------------------------------------------------------------------------------
+
+
+def test_the_strip_has_a_cell_for_every_token_and_a_frame_for_every_taught_one(strip):
+    batch, output, figure, _ = strip
+    frames = [p for p in figure.axes[0].patches if isinstance(p, Rectangle) and not p.get_fill()]
+    assert len(frames) == int(output.layout.lengths[1])
+    taught = [p for p in frames if p.get_hatch() is None]
+    words = [t.get_text() for t in figure.axes[0].texts]
+    assert len(taught) == int((batch.labels[1] >= 0).sum()) == 4  # two answers, an end for each
+    places = {(int(p.get_x()), int(p.get_y())) for p in taught}
+    framed = [
+        t.get_text() for t in figure.axes[0].texts if (int(t.get_position()[0]), int(t.get_position()[1])) in places
+    ]
+    assert framed == ["no", "·", "top-\nleft", "·"]
+    assert words[:3] == ["·", "is", "there"]
+
+
+def test_the_strip_shows_each_patch_where_it_stands(strip):
+    batch, _, figure, _ = strip
+    picture = batch.images[1, 0].permute(1, 2, 0).numpy()
+    tiles = [image.get_array() for image in figure.axes[0].images]
+    wanted = [picture[r : r + 8, c : c + 8] for r in (0, 8) for c in (0, 8)]
+    assert len(tiles) == 4
+    for tile, patch in zip(tiles, wanted, strict=True):
+        np.testing.assert_allclose(tile, patch)
+    assert [int(image.get_extent()[0]) for image in figure.axes[0].images] == [1, 2, 3, 4]  # after the begin mark
+
+
+def test_the_strip_is_said_in_words(strip):
+    batch, output, _, alt = strip
+    length = int(output.layout.lengths[1])
+    assert f"{length} tokens: 4 of the picture ({4 / length:.0%}) and {length - 4} words" in alt
+    assert "4 of them (framed)" in alt and f"{length - 4} are only read" in alt
+
+
+def test_a_strip_without_labels_or_pictures_has_no_frames_and_grey_patches():
+    features = torch.rand(1, 1, 4, 16)
+    batch = replace(Batch.pack(tiny.TOKENIZER, [[("what ?", "")]], features=features), labels=None)
+    figure, alt = token_strip(batch, tiny.vlm()(batch), tiny.TOKENIZER.decode)
+    assert not figure.axes[0].images and "loss is taken on 0" in alt
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def test_curves_are_running_means():
+    figure, alt = curves({"a": [4.0, 2.0, 2.0], "b": [1.0]}, smooth=0.5)
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [4.0, 3.0, 2.5])
+    assert "a goes from 4.00 to 2.50 in 3 steps" in alt and "b goes from 1.00 to 1.00 in 1 steps" in alt
+
+
+def test_similarity_is_drawn_on_one_scale_and_counted():
+    good, bad = torch.eye(3), torch.eye(3).roll(1, dims=0)
+    figure, alt = similarity({"before": bad, "after": good}, ["r"] * 3, ["c"] * 3)
+    shown = [axes.images[0] for axes in figure.axes[:2]]
+    for image, matrix in zip(shown, (bad, good), strict=True):
+        np.testing.assert_allclose(image.get_array(), matrix)
+        assert image.get_clim() == (-1, 1)
+    assert "before, 0 of 3" in alt and "after, 3 of 3" in alt
+
+
+def test_bars_are_accuracies_with_their_intervals_and_chance():
+    sees = {"COLOR": Score(90, 100, 0.1), "EXIST": Score(70, 100, 0.5)}
+    blind = {"COLOR": Score(11, 100, 0.1), "EXIST": Score(49, 100, 0.5)}
+    figure, alt = accuracy_bars({"sees": sees, "blind": blind})
+    axes = figure.axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [0.9, 0.7, 0.11, 0.49]
+    drawn = [segment for c in axes.collections for segment in c.get_segments()]
+    for score, segment in zip([*sees.values(), *blind.values()], drawn, strict=True):
+        np.testing.assert_allclose(segment[:, 1], score.interval)
+    chances = [line.get_ydata()[0] for line in axes.lines if len(line.get_xdata()) == 2 and line.get_color() == "black"]
+    assert chances == [0.1, 0.5]
+    assert "sees" in alt and "90%" in alt.replace(" ", "") and "11%" in alt.replace(" ", "")
+
+
+def test_a_grid_shows_each_picture_over_its_caption():
+    figure, alt = picture_grid(PICTURES[:, 0], ["a red circle", "a blue square"], per_row=1)
+    for axes, picture, text in zip(figure.axes, PICTURES[:, 0], ("a red circle", "a blue square"), strict=True):
+        np.testing.assert_allclose(axes.images[0].get_array(), picture.permute(1, 2, 0))
+        assert axes.get_xlabel() == text
+    assert alt == "2 pictures: a red circle; a blue square."
