@@ -110,9 +110,11 @@ def pretrain_clip(out: Path, runs: Path, seed: int) -> None:
     device, grid = next(clip.parameters()).device, clip.config.vision.grid
     sparse = CaptionPairs(mini_tokenizer(), 128, context=32, seed=seed, objects=(1, 6), device=device, describe=partly)
     crowded = replace(sparse, seed=seed + 1, objects=(4, 9))
+    mixed = replace(sparse, seed=seed + 2, objects=(1, 9))
     stages = [
         Stage("sparse scenes", Regions(sparse, grid), steps=900, lr=1.5e-3),
         Stage("crowded scenes", Regions(crowded, grid), steps=800, lr=1.5e-3),
+        Stage("all scenes", Regions(mixed, grid), steps=1600, lr=1.5e-3),
     ]
     train(RegionCLIP(clip), stages, runs / "clip", precision="bf16", save_every=100)
     save(clip, out / "clip.safetensors", torch.float16)

@@ -81,7 +81,7 @@ def picture_grid(images: Float[Tensor, "N 3 H W"], captions: Sequence[str], per_
     per_row = min(per_row, len(images))
     rows = -(-len(images) // per_row)
     texts = [textwrap.fill(caption, 20) for caption in captions]
-    height = 1.5 + 0.16 * max(text.count("\n") + 1 for text in texts)
+    height = 1.6 + 0.15 * max(text.count("\n") + 1 for text in texts)
     figure, axes = plt.subplots(
         rows, per_row, figsize=(1.5 * per_row, height * rows), squeeze=False, layout="constrained"
     )
