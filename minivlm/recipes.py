@@ -36,7 +36,7 @@ class Size:
 
 VLM_SIZES = {
     "smoke": Size(scenes=64, batch_size=8, align_steps=3, steps=6),
-    "cpu": Size(scenes=6000, batch_size=32, align_steps=60, steps=400),
+    "cpu": Size(scenes=6000, batch_size=16, align_steps=100, steps=1200, per_scene=12),
     "gpu": Size(scenes=60000, batch_size=256, align_steps=200, steps=3000, per_scene=12),
 }
 CLIP_SIZES = {
@@ -53,8 +53,8 @@ def vlm_stages(model: VLM, size: Size, seed: int = 0, tasks: tuple[str, ...] = T
     captions = Dialogs(tokenizer, bank, size.batch_size, captions=True, seed=seed)
     questions = Dialogs(tokenizer, bank, size.batch_size, tasks, size.per_scene, seed=seed + 1)
     return [
-        Stage("align", captions, size.align_steps, lr=2e-3, trains=("connector",)),
-        Stage("instruct", questions, size.steps, lr=1.5e-3, trains=("connector", "language")),
+        Stage("align", captions, size.align_steps, lr=3e-3, trains=("connector",)),
+        Stage("instruct", questions, size.steps, lr=1e-3, trains=("connector", "language")),
     ]
 
 

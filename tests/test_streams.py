@@ -12,7 +12,7 @@ from minivlm.data.scenes import CELLS, Scenes, render, sample_scenes
 from minivlm.data.tasks import caption
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import Batch
-from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, generator
+from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, Telegrams, generator
 from minivlm.train import Source, Step
 
 T = tiny.TOKENIZER
@@ -30,10 +30,11 @@ def streams(seed: int = 0) -> dict[str, Source]:
         "questions": Dialogs(T, bank, 6, seed=seed),
         "blind": Dialogs(T, bank, 6, blind=True, seed=seed),
         "descriptions": Descriptions(T, 6, per_scene=3, seed=seed),
+        "telegrams": Telegrams(T, 6, per_scene=3, seed=seed),
     }
 
 
-NAMES = ("pairs", "captions", "questions", "blind", "descriptions")
+NAMES = ("pairs", "captions", "questions", "blind", "descriptions", "telegrams")
 LEARNING = NAMES[1:]
 
 
@@ -175,13 +176,38 @@ def test_pictures_can_be_described_another_way():
     assert [said(row) for row in stream(0, range(4)).inputs[1]] == [scenes[i].objects[0].name for i in range(4)]
 
 
-def test_a_description_is_read_and_then_said_again():
-    """The context tells the scene and is not learned; the caption that follows tells the same and is."""
-    for ids, labels, segments in samples(streams()["descriptions"](0, range(6))):
+def test_a_description_is_read_and_every_fourth_said_again():
+    """The context tells the scene and is not learned; of every fourth it is told again, and that is."""
+    stream = Descriptions(T, 8, per_scene=3, seed=2)
+    scenes = sample_scenes(8, generator(2, 0))
+    for i, (ids, labels, segments) in enumerate(samples(stream(0, range(8)))):
         context = ids[(segments == 0) & (ids != Tokenizer.bos_id)]
+        assert said(context) == said(torch.tensor(T.encode(caption(scenes[i]))))
         assert (labels[segments == 0] < 0).all()
-        again = ids[segments == 1]
-        assert torch.equal(labels[segments == 1], again) and again[-1] == Tokenizer.eos_id
-        assert sorted(said(context).split()) == sorted(said(again).split())
-        for number in range(2, int(segments.max()) + 1):
-            assert said(ids[segments == number]).count("?") == 1
+        parts = [(ids[segments == n], labels[segments == n]) for n in range(1, int(segments.max()) + 1)]
+        if i % 4 == 0:
+            again, learned = parts.pop()
+            assert torch.equal(learned, again) and torch.equal(again[:-1], context) and again[-1] == Tokenizer.eos_id
+        assert all(said(asked).count("?") == 1 for asked, _ in parts)
+
+
+def test_descriptions_ask_what_they_are_told_to():
+    stream = Descriptions(T, 4, tasks=("LOC",), objects=(4, 5), per_scene=6)
+    for ids, _, segments in samples(stream(0, range(1, 4))):
+        assert 4 <= said(ids[segments == 0]).count(" at ") <= 5
+        for number in range(1, int(segments.max()) + 1):
+            assert said(ids[segments == number]).startswith("where is the ")
+
+
+def test_a_telegram_holds_the_answer_beside_the_word_that_asks():
+    """Every quiz word stands once in the telegram, and the answer is the other word of its pair."""
+    asked = 0
+    for ids, labels, segments in samples(Telegrams(T, 8, per_scene=5, objects=(2, 6), seed=3)(1, range(8))):
+        pairs = [pair.split() for pair in said(ids[segments == 0]).split(" , ")]
+        assert 2 <= len(pairs) <= 6
+        for number in range(1, int(segments.max()) + 1):
+            word, answer = said(ids[segments == number]).split()
+            assert labels[segments == number].tolist() == [-100, *T.encode(answer), Tokenizer.eos_id]
+            assert [pair for pair in pairs if word in pair] in ([[word, answer]], [[answer, word]])
+            asked += 1
+    assert asked > 30

@@ -321,7 +321,7 @@ def test_micro_batches_are_one_batch(micro_batches):
 def test_gradients_are_clipped():
     """With plain descent's step in place of Adam's, a step is as long as the rate times the clipped gradient."""
     moved = {}
-    for clip in (1e-3, 1e3):
+    for clip in (5e-3, 1e3):
         model = tiny.vlm()
         stage = replace(tiny.vlm_stages(model)[0], steps=1, clip=clip, weight_decay=0.0)
         before = weights(model)
@@ -333,7 +333,7 @@ def test_gradients_are_clipped():
             train(model, [stage], quiet=True)
         steps = [value.detach() - before[name] for name, value in model.named_parameters()]
         moved[clip] = float(torch.cat([step.flatten() for step in steps]).norm()) / stage.lr
-    assert moved[1e-3] == pytest.approx(1e-3, rel=1e-3)
+    assert moved[5e-3] == pytest.approx(5e-3, rel=1e-3)
     assert moved[1e3] > 1e-2
 
 

@@ -150,7 +150,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
         lambda: MODEL(batch(images=None, features=torch.rand(2, 1, 4, 15))), ValueError, "(B, M, 4, 16)"
     ),
     "no <image> for a picture": (lambda: MODEL(batch(input_ids=IDS.clamp(min=4))), ValueError, "0 <image> ids"),
-    "an <image> too many": (lambda: MODEL(batch(input_ids=IDS.clamp(min=IMAGE).clamp(max=IMAGE))), ValueError, "put one"),
+    "an <image> too many": (lambda: MODEL(batch(input_ids=IDS.clamp(max=IMAGE, min=IMAGE))), ValueError, "put one"),
     "an <image> without a picture": (lambda: MODEL(Batch(None, IDS)), ValueError, "0 pictures"),
     "ids beyond the vocabulary": (lambda: MODEL(batch(input_ids=IDS + 1000)), ValueError, "wrong tokenizer"),
     "negative ids": (lambda: MODEL(batch(input_ids=IDS - 5)), ValueError, "wrong tokenizer"),
@@ -200,7 +200,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "a picture that is a text": (lambda: load_image(file("a.png", "hello"), 64), ValueError, "not a picture"),
     "a picture that is not there": (lambda: load_image(HERE / "b.png", 64), ValueError, "no such picture"),
     "a folder without data": (lambda: read_folder(HERE / "nowhere"), ValueError, "no such file"),
-    "a line that is no JSON": (lambda: read_folder(folder("{image: 1}")), ValueError, "data.jsonl:1: not a line of JSON"),
+    "a line that is no JSON": (lambda: read_folder(folder("{image: 1}")), ValueError, ":1: not a line of JSON"),
     "an answer that is empty": (
         lambda: read_folder(folder('{"image": "a.png", "question": "?", "answer": ""}')), ValueError, "answer is empty"
     ),
@@ -218,7 +218,9 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     # --- training
     "no steps": (lambda: stage(steps=0), ValueError, "steps >= 1"),
     "a learning rate of 0": (lambda: stage(lr=0.0), ValueError, "lr > 0"),
-    "a batch that does not split": (lambda: train(MODEL, [stage(micro_batches=3)], quiet=True), ValueError, "multiple of 3"),
+    "a batch that does not split": (
+        lambda: train(MODEL, [stage(micro_batches=3)], quiet=True), ValueError, "multiple of 3"
+    ),
     "a loss that is not finite": (poisoned, FloatingPointError, "step 0"),
     "a folder of another model": (trained_elsewhere, ValueError, "another model"),
     "a folder of other stages": (shorter_stages, ValueError, "other stages"),
