@@ -127,7 +127,10 @@ def table(scores: dict[str, Score], blind: dict[str, Score] | None = None) -> st
 def zero_shot(
     image_embeds: Float[Tensor, "I E"], class_embeds: Float[Tensor, "C E"], target: Int[Tensor, " I"]
 ) -> tuple[Score, Int[Tensor, " I"]]:
-    """Each picture gets the class whose text is nearest; returns the score and the classes given."""
+    """Each picture gets the class whose text is nearest; returns the score and the classes given. ValueError for NaN,
+    which is the mean of a class without texts."""
+    if not (image_embeds.isfinite().all() and class_embeds.isfinite().all()):
+        raise ValueError("embeddings hold NaN or infinite values: is there a class without a single text?")
     given = (image_embeds @ class_embeds.T).argmax(dim=1)
     return Score(int((given == target).sum()), len(target), 1 / len(class_embeds)), given
 

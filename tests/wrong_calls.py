@@ -28,6 +28,7 @@ from minivlm.data.files import load_image, read_folder
 from minivlm.data.scenes import Scenes, sample_scenes
 from minivlm.data.tasks import ask
 from minivlm.designs import mini_language, mini_vision
+from minivlm.evaluate import zero_shot
 from minivlm.figures import show
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
 from minivlm.language.tokenizer import Tokenizer
@@ -215,6 +216,9 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "an unknown emoji split": (lambda: emoji("dev"), ValueError, "split"),
     "an id that is no word": (lambda: tiny.TOKENIZER.decode([10_000]), ValueError, "outside the vocabulary"),
     "a word listed twice": (lambda: Tokenizer(["a", "a"]), ValueError, "names a word twice"),
+    "a class without a text": (
+        lambda: zero_shot(torch.rand(2, 4), torch.rand(0, 4).mean(0)[None], IDS[:, 0]), ValueError, "a single text"
+    ),
     # --- training
     "no steps": (lambda: stage(steps=0), ValueError, "steps >= 1"),
     "a learning rate of 0": (lambda: stage(lr=0.0), ValueError, "lr > 0"),
