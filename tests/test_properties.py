@@ -423,3 +423,16 @@ def test_captured_contrastive_equals_uncaptured(towers):
 
 def test_both_towers_learn(towers):
     assert_gradients(towers, towers(pictures_for(towers, 3), words(3, 12)).loss)
+
+
+def test_untrained_blocks_do_not_drown_the_words():
+    """A fresh decoder hands on mostly the words themselves: what its blocks add is not much louder."""
+    torch.manual_seed(0)
+    language = build("llava15", device="cpu").language
+    words = language.embedding(torch.randint(4, 512, (4, 60))).detach()
+    x = words
+    mask = torch.ones(60, 60, dtype=torch.bool).tril()
+    for block in language.blocks:
+        x = block(x, mask=mask[None, None])
+    assert words.norm(dim=-1).mean() == pytest.approx(1, abs=0.1)
+    assert (x.detach() - words).norm(dim=-1).mean() < 2 * words.norm(dim=-1).mean()

@@ -8,7 +8,7 @@ import torch
 from references import assert_same
 from torch import Tensor
 
-from minivlm.data.scenes import CELLS, Scenes, render, sample_scenes
+from minivlm.data.scenes import CELLS, COLOR_NAMES, Scenes, render, sample_scenes
 from minivlm.data.tasks import caption
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import Batch
@@ -201,7 +201,7 @@ def test_descriptions_ask_what_they_are_told_to():
 
 def test_a_telegram_holds_the_answer_beside_the_word_that_asks():
     """Every quiz word stands once in the telegram, and the answer is the other word of its pair."""
-    asked = 0
+    asked, colors_asked = 0, 0
     for ids, labels, segments in samples(Telegrams(T, 8, per_scene=5, objects=(2, 6), seed=3)(1, range(8))):
         pairs = [pair.split() for pair in said(ids[segments == 0]).split(" , ")]
         assert 2 <= len(pairs) <= 6
@@ -210,4 +210,5 @@ def test_a_telegram_holds_the_answer_beside_the_word_that_asks():
             assert labels[segments == number].tolist() == [-100, *T.encode(answer), Tokenizer.eos_id]
             assert [pair for pair in pairs if word in pair] in ([[word, answer]], [[answer, word]])
             asked += 1
-    assert asked > 30
+            colors_asked += answer in COLOR_NAMES
+    assert asked > 30 and asked / 4 < colors_asked < asked * 3 / 4

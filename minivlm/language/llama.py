@@ -69,7 +69,7 @@ class Llama(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Words start at unit length, and what blocks add to them starts small beside that (as in GPT-2): drowned in
+        """Words start at unit length, and what each block adds to them starts quieter (scaled as in GPT-2): drowned in
         the noise of untrained blocks, words take several times as many steps to be told apart."""
         nn.init.normal_(self.embedding.weight, std=self.config.width**-0.5)
         with torch.no_grad():
