@@ -44,7 +44,7 @@ def lessons_table(folder: Path = Path("notebooks")) -> str:
         title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
         measured = read(folder).get(path.stem, {})
         times = "; ".join(f"{run['seconds']} s on {run['device']}" for run in measured.values()) or "-"
-        lines.append(f"| [{title}]({path.as_posix()}) | {times} | {', '.join(_figures(notebook))} |")
+        lines.append(f"| [{title}]({path.as_posix()}) | {times} | {'; '.join(_figures(notebook))} |")
     return "\n".join(lines)
 
 
