@@ -15,7 +15,17 @@ from matplotlib.patches import Rectangle
 
 from minivlm import Batch
 from minivlm.evaluate import Score
-from minivlm.figures import PALETTE, accuracy_bars, curves, picture_grid, show, similarity, token_strip
+from minivlm.figures import (
+    PALETTE,
+    accuracy_bars,
+    curves,
+    heat_maps,
+    picture_grid,
+    picture_share,
+    show,
+    similarity,
+    token_strip,
+)
 from minivlm.figures.common import colours
 
 PICTURES = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -90,6 +100,7 @@ def test_no_text_leaves_its_figure():
         accuracy_bars({"sees": scores, "blind": scores}),
         picture_grid(PICTURES[:, 0], ["a picture with a caption that is rather long", "b"]),
         similarity({"start": torch.eye(12), "end": torch.eye(12)}, ["a long row name"] * 12, ["a column name"] * 12),
+        heat_maps(PICTURES[:, 0], {"a": torch.rand(2, 2, 2)}, ["what color is the small circle ? red", "b"]),
     ]
     for figure, alt in made:
         figure.canvas.draw()
@@ -179,3 +190,36 @@ def test_a_grid_shows_each_picture_over_its_caption():
         np.testing.assert_allclose(axes.images[0].get_array(), picture.permute(1, 2, 0))
         assert axes.get_xlabel() == text
     assert alt == "2 pictures: a red circle; a blue square."
+
+
+# --- attention ------------------------------------------------------------------------------------------------------
+
+
+def test_heat_is_drawn_as_shares_on_one_scale():
+    heat = torch.tensor([[[1.0, 0.0], [0.0, 3.0]], [[0.0, 0.0], [5.0, 0.0]]])
+    figure, alt = heat_maps(PICTURES[:, 0], {"some": heat, "even": torch.ones(2, 2, 2)}, ["x", "y"])
+    images = [axes.images[0] for axes in figure.axes[:6]]
+    np.testing.assert_allclose(images[0].get_array(), PICTURES[0, 0].permute(1, 2, 0))
+    np.testing.assert_allclose(images[1].get_array(), [[0.25, 0], [0, 0.75]])
+    np.testing.assert_allclose(images[2].get_array(), np.full((2, 2), 0.25))
+    np.testing.assert_allclose(images[4].get_array(), [[0, 0], [1, 0]])
+    assert {image.norm.vmax for image in images if image.get_array().ndim == 2} == {1.0}
+    assert "some: 88% of the heat in 1 of 4 patches, peaks at row 2, column 2; row 2, column 1." in alt
+    assert "even: 25% of the heat in 1 of 4 patches" in alt
+    with pytest.raises(ValueError, match="2 pictures and 1 titles"):
+        heat_maps(PICTURES[:, 0], {"some": heat}, ["x"])
+
+
+def test_the_share_of_the_picture_is_that_of_the_maps():
+    batch = Batch.pack(tiny.TOKENIZER, [[("circle", "red")], [("is there a circle ?", "no")]], images=PICTURES)
+    output = tiny.vlm()(batch, capture=True)
+    figure, alt = picture_share(batch, output, tiny.TOKENIZER.decode, sample=1)
+    drawn = figure.axes[0].images[0].get_array()
+    maps = [output.maps[f"language.blocks.{i}.attention.weights"][1] for i in range(2)]
+    names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert names == ["·", "is", "there", "a", "circle", "?", "no", "·"]
+    for block, weights in enumerate(maps):
+        for column, place in enumerate([0, 5, 6, 7, 8, 9, 10, 11]):  # the patches stand at 1 to 4
+            share = sum(float(weights[head, place, p]) for head in range(2) for p in range(1, 5)) / 2
+            assert float(drawn[block, column]) == pytest.approx(share, abs=1e-6)
+    assert "· 0%" in alt and f"circle {float(drawn[:, 4].mean()):.0%}" in alt

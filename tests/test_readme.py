@@ -1,8 +1,13 @@
 """The README: what is generated in it is what would be generated now."""
 
+import re
 from pathlib import Path
 
+import pytest
+
 from minivlm.course.readme import filled
+from minivlm.data.tasks import TASKS
+from minivlm.recipes import weights_note
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,3 +22,14 @@ def test_every_python_block_compiles():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for block in text.split("```python\n")[1:]:
         compile(block.split("```")[0], "README.md", "exec")
+
+
+def test_bundled_weights_answer_what_is_said_beside_them():
+    """Every accuracy in the note is that of the bundled model, within a point: machines round differently."""
+    weights = ROOT / "minivlm" / "weights"
+    note, now = (weights / "README.md").read_text(encoding="utf-8"), weights_note(weights)
+    said, found = (dict(re.findall(r"^([A-Z]+) +([\d.]+)%", text, re.MULTILINE)) for text in (note, now))
+    assert set(said) == set(found) == set(TASKS)
+    for task in TASKS:
+        assert float(said[task]) == pytest.approx(float(found[task]), abs=1), task
+    assert sum(path.stat().st_size for path in weights.glob("*.safetensors")) <= 16e6
