@@ -111,8 +111,8 @@ def weights_note(folder: Path) -> str:
 
 Made by `python -m minivlm pretrain`, on scenes that are drawn as they are needed. In 16 bits.
 
-- `clip.safetensors`: a CLIP trained on scenes told whole and object by object; its picture tower is the encoder of every
-  mini design.
+- `clip.safetensors`: a CLIP trained on scenes told whole and object by object; its picture tower is the encoder of all
+  mini designs.
 - `decoder.safetensors`: a decoder that has only ever read text: scenes told in words, and questions on them.
 - `llava15.safetensors`: a LLaVA-1.5 made of the two, trained on questions about pictures.
 
