@@ -9,7 +9,8 @@ against where the thing really is.
 "occlusion"   how much less likely the answer is when the patch is painted over: no reading of attention, but an
               experiment, and so the measure of the other three
 
-The first three read one forward pass with its maps; occlusion runs the model once a patch.
+The first three read one forward pass with its maps; occlusion runs the model once a patch. `attribute` explains the
+answers of a batch, `word_heat` any word that was read, and in one layer or head if so asked.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from torch import Tensor
 from minivlm.evaluate import Score
 from minivlm.model import VLM, Batch, Output, answer_positions
 
-METHODS = ("attention", "rollout", "gradient", "occlusion")
+READINGS = ("attention", "rollout", "gradient")  # of the maps of a pass
+METHODS = (*READINGS, "occlusion")
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,43 @@ def attribute(model: VLM, batch: Batch, method: str) -> Float[Tensor, "B rows co
         return _occlusion(model, batch)
     with torch.set_grad_enabled(method == "gradient"):
         output = model(batch, capture=True)
-        said = _said(output, batch)
-        heat = {"attention": _attention, "rollout": _rollout, "gradient": _gradient}[method](output, said)
-    return _on_grid(model, output, heat)
+        said, layers = _said(output, batch), decoder_attention(output)
+        if method == "gradient":
+            heat = _helped(said.log_probability, layers)
+        else:
+            reached = _mean(layers) if method == "attention" else _rollout(layers)
+            heat = reached[torch.arange(len(batch)), said.position]
+    return _on_grid(output, heat)
+
+
+def word_heat(
+    output: Output,
+    batch: Batch,
+    place: int,
+    method: str = "attention",
+    sample: int = 0,
+    layer: int | None = None,
+    head: int | None = None,
+) -> Float[Tensor, "rows cols"]:
+    """Heat of each patch for the word at `place` of a sample's sequence, read from maps that are there: nothing is run.
+
+    "attention" and "rollout" say what that position attends to, in block `layer` (rollout: in all up to it) and `head`,
+    or in the mean over all; "gradient" says what made the word itself likelier, of that block and head, or of all.
+    ValueError for an unknown method, a place without a word, maps without a graph where gradients are asked for, and a
+    design that does not keep one token a patch.
+    """
+    if method not in READINGS:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(READINGS)}")
+    if not 0 <= place < output.layout.kind.shape[1] or not output.layout.is_text[sample, place]:
+        raise ValueError(f"no word at place {place} of sample {sample}: see Layout.is_text for those that are")
+    layers = decoder_attention(output)
+    if method == "gradient":
+        heat = _helped(_log_probability(output, batch, sample, place), layers, layer, head)
+    elif method == "rollout":
+        heat = _rollout(_chosen(layers if layer is None else layers[: layer + 1], None, head))[:, place]
+    else:
+        heat = _mean(_chosen(layers, layer, head))[:, place]
+    return _on_grid(output, heat)[sample].detach()
 
 
 def pointing_game(heat: Float[Tensor, "B rows cols"], mask: Bool[Tensor, "B H W"]) -> Pointing:
@@ -81,12 +117,25 @@ def decoder_attention(output: Output) -> list[Float[Tensor, "B H L L"]]:
     return found
 
 
+def picture_attention(
+    output: Output, layer: int | None = None, head: int | None = None
+) -> Float[Tensor, "B L rows cols"]:
+    """What every position attends to in the picture, patch by patch, in one block and head or in the mean over all."""
+    reached = _mean(_chosen(decoder_attention(output), layer, head))  # (B, L, L)
+    return torch.stack([_on_grid(output, row) for row in reached.unbind(dim=1)], dim=1)
+
+
+def _chosen(layers: list[Tensor], layer: int | None, head: int | None) -> list[Tensor]:
+    """Those maps of one block (None: of all), of one head (None: all)."""
+    kept = layers if layer is None else [layers[layer]]
+    return kept if head is None else [weights[:, [head]] for weights in kept]
+
+
 @dataclass(frozen=True)
 class _Said:
-    """Of each sample's first labelled word: the position that says it, its id, and its log-probability."""
+    """Of each sample's first labelled word: the position that says it, and its log-probability."""
 
     position: Int[Tensor, " B"]
-    word: Int[Tensor, " B"]
     log_probability: Float[Tensor, " B"]
 
 
@@ -98,36 +147,52 @@ def _said(output: Output, batch: Batch) -> _Said:
     first = torch.searchsorted(rows, samples)  # rows are in order
     position = output.layout.predecessor()[samples, columns[first]]
     words = output.logits[samples, position].log_softmax(dim=-1)
-    return _Said(position, targets[first], words[samples, targets[first]])
+    return _Said(position, words[samples, targets[first]])
 
 
-def _attention(output: Output, said: _Said) -> Float[Tensor, "B L"]:
-    weights = torch.stack(decoder_attention(output)).mean(dim=(0, 2))  # (B, L, L)
-    return weights[torch.arange(len(weights)), said.position]
+def _log_probability(output: Output, batch: Batch, sample: int, place: int) -> Float[Tensor, ""]:
+    """Of the word that stands at a place, given what comes before."""
+    before = int(output.layout.predecessor()[sample, place])
+    if before < 0:
+        raise ValueError(f"nothing comes before place {place}, so nothing can have made its word likelier")
+    word = batch.input_ids[sample, output.layout.index[sample, place]]
+    return output.logits[sample, before].log_softmax(dim=-1)[word]
 
 
-def _rollout(output: Output, said: _Said) -> Float[Tensor, "B L"]:
+def _mean(layers: list[Float[Tensor, "B H L L"]]) -> Float[Tensor, "B L L"]:
+    return torch.stack(layers).mean(dim=(0, 2))
+
+
+def _rollout(layers: list[Float[Tensor, "B H L L"]]) -> Float[Tensor, "B L L"]:
     flow = None
-    for weights in decoder_attention(output):
+    for weights in layers:
         mixed = weights.mean(dim=1) + torch.eye(weights.shape[-1], device=weights.device)  # (B, L, L)
         mixed = mixed / mixed.sum(dim=-1, keepdim=True)  # a padded row attends to nothing but itself
         flow = mixed if flow is None else mixed @ flow
-    return flow[torch.arange(len(flow)), said.position]
+    return flow
 
 
-def _gradient(output: Output, said: _Said) -> Float[Tensor, "B L"]:
-    layers = decoder_attention(output)
-    gradients = torch.autograd.grad(said.log_probability.sum(), layers)
+def _helped(
+    score: Float[Tensor, "*B"],
+    layers: list[Float[Tensor, "B H L L"]],
+    layer: int | None = None,
+    head: int | None = None,
+) -> Float[Tensor, "B L"]:
+    """What each position gave to `score`, over whoever attended to it, in the chosen block and head."""
+    if not all(weights.requires_grad for weights in layers):
+        raise ValueError("these maps were made without gradients: call the model outside of torch.no_grad()")
+    gradients = torch.autograd.grad(score.sum(), layers, retain_graph=True)
     helped = [(weights * gradient).clamp(min=0) for weights, gradient in zip(layers, gradients, strict=True)]
-    return torch.stack(helped).sum(dim=(0, 2, 3)).detach()  # over layers, heads and whoever attended: (B, L)
+    return torch.stack(_chosen(helped, layer, head)).sum(dim=(0, 2, 3)).detach()  # (B, L)
 
 
-def _on_grid(model: VLM, output: Output, heat: Float[Tensor, "B L"]) -> Float[Tensor, "B rows cols"]:
+def _on_grid(output: Output, heat: Float[Tensor, "B L"]) -> Float[Tensor, "B rows cols"]:
     """The heat of the visual tokens, laid out as the patches they are."""
-    rows, cols = model.config.vision.grid
     layout = output.layout
-    if int(layout.is_visual[0].sum()) != rows * cols or (layout.row[layout.is_visual] < 0).any():
-        raise ValueError("this design does not keep one token a patch, so its heat has no place in the picture")
+    rows, cols = int(layout.row.max()) + 1, int(layout.col.max()) + 1
+    counts = layout.is_visual.sum(dim=1)
+    if not rows or (counts != rows * cols).any() or (layout.row[layout.is_visual] < 0).any():
+        raise ValueError("this batch does not hold one token for each patch of one picture, so heat has no place in it")
     return heat[layout.is_visual].view(len(heat), rows, cols)
 
 

@@ -4,38 +4,56 @@ allocated."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from minivlm.designs import build
-from minivlm.model import VLM
+from minivlm.designs import configure
+from minivlm.model import VLM, VLMConfig
+
+BYTES = 2  # of a number in 16 bits, in which published systems are served
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Costs of one design for one picture and `words` words.
+    """Costs of one design for `images` pictures of one size and `words` words.
 
-    visual_tokens  positions that the picture takes in the decoder's sequence
-    weights        number of weights by part
-    flops          floating-point operations of reading picture and words, by part (a multiply-add counts as two)
-    cache_bytes    keys and values kept for decoding, at two bytes a number
+    visual_tokens     positions that all pictures take in the decoder's sequence
+    weights           number of weights by part
+    flops             floating-point operations of reading pictures and words, by part (a multiply-add counts as two)
+    cache_bytes       keys and values kept for decoding, at two bytes a number; `image_cache_bytes` of it for the
+                      pictures, `text_cache_bytes` for the words
+    memory_bytes      weights and cache, at two bytes a number: what decoding must hold, less its passing states
     """
 
     name: str
     preset: str
     image_size: tuple[int, int]
+    images: int
     words: int
     visual_tokens: int
     weights: dict[str, int]
     flops: dict[str, int]
     cache_bytes: int
 
+    @property
+    def image_cache_bytes(self) -> int:
+        positions = self.visual_tokens + self.words
+        return self.cache_bytes // positions * self.visual_tokens if positions else 0
+
+    @property
+    def text_cache_bytes(self) -> int:
+        return self.cache_bytes - self.image_cache_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        return BYTES * sum(self.weights.values()) + self.cache_bytes
+
     def __str__(self) -> str:
-        lines = [
-            f"{self.name} ({self.preset}), one {self.image_size[0]}x{self.image_size[1]} picture, {self.words} words"
-        ]
+        height, width = self.image_size
+        pictures = f"one {height}x{width} picture" if self.images == 1 else f"{self.images} {height}x{width} pictures"
+        lines = [f"{self.name} ({self.preset}), {pictures}, {self.words} words"]
         lines += [f"  visual tokens  {self.visual_tokens:,}"]
         lines += [
             f"  {part:13}  {n / 1e6:10,.1f} M weights  {self.flops[part] / 1e9:12,.2f} GFLOPs"
@@ -44,41 +62,60 @@ class Budget:
         return "\n".join([*lines, f"  KV cache       {self.cache_bytes / 2**20:,.1f} MiB in 16-bit"])
 
 
-def budget(name: str, preset: str = "published", words: int = 64) -> Budget:
-    """Count `name` in that preset. ValueError for a design without a decoder, which has no sequence to spend."""
-    if words < 0:
-        raise ValueError(f"words must be 0 or more, got {words}")
-    model = build(name, preset, device="meta")
-    if not isinstance(model, VLM):
+def budget(
+    name: str,
+    preset: str = "published",
+    words: int = 64,
+    image_size: int | tuple[int, int] | None = None,
+    patch_size: int | None = None,
+    images: int = 1,
+) -> Budget:
+    """Count `name` in that preset, reading `images` pictures and `words` words.
+
+    `image_size` (one side, or (H, W), in pixels) and `patch_size` replace the preset's. ValueError for a design without
+    a decoder, which has no sequence to spend, and for pictures that hold no whole patch.
+    """
+    if words < 0 or images < 0:
+        raise ValueError(f"words and images must be 0 or more, got {words} and {images}")
+    config = configure(name, preset)
+    if not isinstance(config, VLMConfig):
         raise ValueError(f"{name} has no decoder, so no token budget; ask for one of the designs that answer questions")
-    config = model.config
-    tokens = model.connector.num_tokens(config.vision.grid)
-    per_position = 2 * config.language.depth * config.language.kv_heads * config.language.dim_per_head
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    changes = {"image_size": sides, "patch_size": patch_size}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    config = replace(config, vision=replace(config.vision, **changes))
+    with torch.device("meta"):
+        model = config.build()
+    tokens = images * model.connector.num_tokens(config.vision.grid)
+    per_position = BYTES * 2 * config.language.depth * config.language.kv_heads * config.language.dim_per_head
     return Budget(
         name,
         preset,
         config.vision.image_size,
+        images,
         words,
         tokens,
         {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in VLM.PARTS},
-        dict(_flops(model, tokens, words)),
-        per_position * (tokens + words) * 2,
+        dict(_flops(model, images, tokens + words)),
+        per_position * (tokens + words),
     )
 
 
 @torch.no_grad()
-def _flops(model: VLM, tokens: int, words: int) -> Iterator[tuple[str, int]]:
-    """Counted by running each part on tensors that have a shape but no numbers."""
+def _flops(model: VLM, images: int, length: int) -> Iterator[tuple[str, int]]:
+    """Counted by running each part on tensors that have a shape but no numbers; a picture costs what every other
+    does."""
     config = model.config
-    images = torch.empty(1, 1, 3, *config.vision.image_size, device="meta")
+    picture = torch.empty(1, 1, 3, *config.vision.image_size, device="meta")
     features = torch.empty(1, config.vision.num_patches, config.vision.width, device="meta")
-    sequence = torch.empty(1, tokens + words, config.language.width, device="meta")
+    sequence = torch.empty(1, length, config.language.width, device="meta")
     runs = {
-        "vision": lambda: model.features(images),
-        "connector": lambda: model.connector(features),
-        "language": lambda: model.language.logits(model.language(sequence)),
+        "vision": (images, lambda: model.features(picture)),
+        "connector": (images, lambda: model.connector(features)),
+        "language": (int(length > 0), lambda: model.language.logits(model.language(sequence))),
     }
-    for part, run in runs.items():
+    for part, (times, run) in runs.items():
         with FlopCounterMode(display=False) as counter:
-            run()
-        yield part, counter.get_total_flops()
+            if times:
+                run()
+        yield part, times * counter.get_total_flops()

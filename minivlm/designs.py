@@ -139,13 +139,18 @@ def find(name: str) -> Design:
     return DESIGNS[name]
 
 
+def configure(name: str, preset: str = "mini") -> Config:
+    """The configuration of that design in that preset; ValueError naming what there is for another."""
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    return getattr(find(name), preset)()
+
+
 def build(name: str, preset: str = "mini", device: str | torch.device | None = None) -> nn.Module:
     """A model of that design with random weights, on `device` (default: the best there is).
 
     `device="meta"` allocates nothing, which is how a published system of many billions of weights is counted.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    design = find(name)
+    config = configure(name, preset)
     with torch.device(pick_device(device)):
-        return getattr(design, preset)().build()
+        return config.build()

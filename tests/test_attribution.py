@@ -10,7 +10,7 @@ import torch
 from references import assert_same, randomise
 
 from minivlm import Batch
-from minivlm.attribution import METHODS, attribute, decoder_attention, pointing_game
+from minivlm.attribution import METHODS, attribute, decoder_attention, pointing_game, word_heat
 from minivlm.model import answer_positions
 
 T = tiny.TOKENIZER
@@ -179,3 +179,59 @@ def test_what_cannot_be_explained_is_refused(model, batch):
         attribute(model, replace(batch, labels=unlabelled), "attention")
     with pytest.raises(ValueError, match="capture=True"):
         decoder_attention(model(batch))
+
+
+# --- any word, any block, any head ----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_heat_of_a_word_is_its_row_of_the_maps(model, batch):
+    output = model(batch, capture=True)
+    maps = decoder_attention(output)
+    patches, place = places(batch, 1)
+    one = word_heat(output, batch, place, sample=1, layer=1, head=0)
+    assert one.flatten().tolist() == [float(maps[1][1, 0, place, p]) for p in patches]
+    block = word_heat(output, batch, place, sample=1, layer=0)
+    assert_same(block.flatten(), torch.tensor([float(maps[0][1, :, place, p].mean()) for p in patches]))
+    every = word_heat(output, batch, place, sample=1)
+    assert_same(every, attribute(model, batch, "attention")[1])
+
+
+@torch.no_grad()
+def test_rollout_stops_at_the_block_and_follows_one_head(model, batch):
+    output = model(batch, capture=True)
+    first = decoder_attention(output)[0]
+    patches, place = places(batch, 1)
+    found = word_heat(output, batch, place, "rollout", sample=1, layer=0, head=1)
+    assert_same(found.flatten(), torch.tensor([float(first[1, 1, place, p]) / 2 for p in patches]))
+    assert_same(word_heat(output, batch, place, "rollout", sample=1), attribute(model, batch, "rollout")[1])
+
+
+def test_gradient_of_a_word_splits_into_blocks_and_heads(model, batch):
+    output = model(batch, capture=True)
+    _, before = places(batch, 1)
+    whole = word_heat(output, batch, before + 1, "gradient", sample=1)
+    assert whole.max() > 0
+    assert_same(whole, attribute(model, batch, "gradient")[1])
+    parts = [word_heat(output, batch, before + 1, "gradient", 1, layer, head) for layer in (0, 1) for head in (0, 1)]
+    assert_same(sum(parts), whole)
+    assert not torch.equal(word_heat(output, batch, before, "gradient", sample=1), whole)
+
+
+def test_a_word_that_cannot_be_explained_is_refused(model, batch):
+    output = model(batch, capture=True)
+    with pytest.raises(ValueError, match="attention, rollout, gradient"):
+        word_heat(output, batch, 6, "occlusion")
+    with pytest.raises(ValueError, match="no word at place 2 of sample 0"):
+        word_heat(output, batch, 2)
+    with pytest.raises(ValueError, match="no word at place 99"):
+        word_heat(output, batch, 99)
+    with pytest.raises(ValueError, match="nothing comes before"):
+        word_heat(output, batch, 0, "gradient")
+    with torch.no_grad():
+        silent = model(batch, capture=True)
+    with pytest.raises(ValueError, match="without gradients"):
+        word_heat(silent, batch, 6, "gradient")
+    blind = batch.blind(model.image_token_id)
+    with pytest.raises(ValueError, match="one token for each patch"):
+        word_heat(model(blind, capture=True), blind, 3)

@@ -78,3 +78,36 @@ def test_more_words_cost_more_and_only_the_decoder():
 def test_two_towers_have_no_sequence_to_spend(name):
     with pytest.raises(ValueError, match="no decoder"):
         budget(name)
+
+
+def test_another_size_is_counted_like_the_preset_s_own():
+    """A picture of twice the sides has four times the patches; one of twice the patch a quarter."""
+    wide = budget("llava15", image_size=672)
+    assert wide.image_size == (672, 672) and wide.visual_tokens == 48 * 48
+    assert budget("llava15", image_size=(336, 168)).visual_tokens == 24 * 12
+    assert budget("llava15", patch_size=28).visual_tokens == 12 * 12
+    position_table = (48 * 48 - 24 * 24) * 1024
+    assert wide.weights["vision"] - budget("llava15").weights["vision"] == position_table
+    with pytest.raises(ValueError, match="no whole patch of 14"):
+        budget("llava15", image_size=13)
+
+
+def test_pictures_add_up():
+    one, eight, none = (budget("llava", "mini", words=5, images=n) for n in (1, 8, 0))
+    assert eight.visual_tokens == 8 * one.visual_tokens and none.visual_tokens == 0
+    for part in ("vision", "connector"):
+        assert eight.flops[part] == 8 * one.flops[part] > none.flops[part] == 0
+    assert eight.image_cache_bytes == 8 * one.image_cache_bytes and none.image_cache_bytes == 0
+    assert eight.text_cache_bytes == one.text_cache_bytes == none.text_cache_bytes == none.cache_bytes
+    assert "8 64x64 pictures" in str(eight)
+    assert budget("llava", "mini", words=0, images=0).cache_bytes == 0
+    with pytest.raises(ValueError, match="got 3 and -1"):
+        budget("llava", words=3, images=-1)
+
+
+def test_memory_is_weights_and_cache_in_sixteen_bits():
+    """LLaVA-1.5 in 16 bits is known to take some 14 GB: it fits a card of 16 and none of 8."""
+    counted = budget("llava15")
+    assert counted.memory_bytes == 2 * sum(counted.weights.values()) + counted.cache_bytes
+    assert 8e9 < counted.memory_bytes < 16e9
+    assert counted.image_cache_bytes == 576 * 32 * 2 * 4096 * 2

@@ -13,19 +13,28 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from minivlm import Batch
+from minivlm import Batch, budget
+from minivlm.attribution import decoder_attention, word_heat
 from minivlm.evaluate import Score
 from minivlm.figures import (
     PALETTE,
     accuracy_bars,
+    attention_distance,
+    attention_maps,
+    block_matrix,
+    budget_bars,
     curves,
     heat_maps,
+    match_probabilities,
     picture_grid,
     picture_share,
     show,
     similarity,
     token_strip,
+    words_of_patch,
+    zero_shot_bars,
 )
+from minivlm.figures.budget import fits
 from minivlm.figures.common import colours
 
 PICTURES = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -101,6 +110,9 @@ def test_no_text_leaves_its_figure():
         picture_grid(PICTURES[:, 0], ["a picture with a caption that is rather long", "b"]),
         similarity({"start": torch.eye(12), "end": torch.eye(12)}, ["a long row name"] * 12, ["a column name"] * 12),
         heat_maps(PICTURES[:, 0], {"a": torch.rand(2, 2, 2)}, ["what color is the small circle ? red", "b"]),
+        match_probabilities(torch.eye(12), 0.1, ["a long row name"] * 12, ["a column name"] * 12),
+        zero_shot_bars(PICTURES[:, 0], torch.eye(2), ["a class with a long name", "b"], ["a name rather long", "b"]),
+        budget_bars({"a design of 336 pixels": budget("llava", "mini"), "b": budget("llava", "mini")}),
     ]
     for figure, alt in made:
         figure.canvas.draw()
@@ -223,3 +235,134 @@ def test_the_share_of_the_picture_is_that_of_the_maps():
             share = sum(float(weights[head, place, p]) for head in range(2) for p in range(1, 5)) / 2
             assert float(drawn[block, column]) == pytest.approx(share, abs=1e-6)
     assert "· 0%" in alt and f"circle {float(drawn[:, 4].mean()):.0%}" in alt
+
+
+@pytest.fixture
+def read():
+    """Two samples of one picture each, the second with two questions, and the pass that read them."""
+    dialogs = [[("circle", "red")], [("is there a circle ?", "no"), ("where ?", "top-left")]]
+    batch = Batch.pack(tiny.TOKENIZER, dialogs, images=PICTURES)
+    return batch, tiny.vlm()(batch, capture=True)  # with gradients, for the method that needs them
+
+
+def test_a_map_a_word_holds_that_word_s_heat(read):
+    batch, output = read
+    figure, alt = attention_maps(batch, output, tiny.TOKENIZER.decode, sample=1, method="gradient", layer=1, head=0)
+    panels = [axes for axes in figure.axes if axes.images and axes.get_title()]
+    assert [axes.get_title() for axes in panels] == "is there a circle ? no · where ? top-left ·".split()
+    for axes, place in zip(panels, range(5, 16), strict=True):
+        heat = word_heat(output, batch, place, "gradient", 1, 1, 0)
+        np.testing.assert_allclose(axes.images[0].get_array(), heat / heat.sum().clamp(min=1e-12), rtol=1e-5)
+    assert len({axes.images[0].norm for axes in panels}) == 1
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), PICTURES[1, 0].permute(1, 2, 0))
+    row, col = divmod(int(word_heat(output, batch, 8, "gradient", 1, 1, 0).argmax()), 2)
+    assert alt.startswith("Gradient in block 2, head 1: ") and f"circle ({row + 1}, {col + 1})" in alt
+    with pytest.raises(ValueError, match="with images"):
+        attention_maps(replace(batch, images=None), output, tiny.TOKENIZER.decode)
+
+
+def test_the_words_of_a_patch_are_its_column_of_the_maps(read):
+    batch, output = read
+    figure, alt = words_of_patch(batch, output, tiny.TOKENIZER.decode, row=1, col=0, sample=1, layer=0)
+    left, right = figure.axes
+    frame = left.patches[0]
+    assert (frame.get_x(), frame.get_y()) == (-0.5, 0.5)  # column 0, row 1
+    weights = decoder_attention(output)[0][1].mean(dim=0)  # (L, L)
+    shares = [float(weights[place, 3]) for place in (0, *range(5, 16))]  # patch (1, 0) stands at 3
+    np.testing.assert_allclose([bar.get_height() for bar in right.patches], shares, rtol=1e-5)
+    names = [label.get_text() for label in right.get_xticklabels()]
+    assert names == "· is there a circle ? no · where ? top-left ·".split()
+    assert f"row 2, column 1 gets most attention from: {names[int(np.argmax(shares))]} {max(shares):.1%}" in alt
+
+
+def test_parts_read_parts_and_give_all_their_attention(read):
+    batch, output = read
+    figure, alt = block_matrix(batch, output, sample=1)
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title() for axes in panels] == ["block 1", "block 2"]
+    names = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert names == ["begin", "picture 1", "question 1", "answer 1", "question 2", "answer 2"]
+    spans = [(0, 1), (1, 5), (5, 10), (10, 12), (12, 14), (14, 16)]
+    for axes, weights in zip(panels, decoder_attention(output), strict=True):
+        mean, drawn = weights[1].mean(dim=0), axes.images[0].get_array()
+        for i, (a, b) in enumerate(spans):
+            assert drawn[i].sum() == pytest.approx(1, abs=1e-5)
+            for j, (c, d) in enumerate(spans):
+                slow = sum(float(mean[q, k]) for q in range(a, b) for k in range(c, d)) / (b - a)
+                assert float(drawn[i, j]) == pytest.approx(slow, abs=1e-6)
+        assert drawn[4, 2] == drawn[4, 3] == drawn[0, 1] == 0  # no question sees another, the begin mark no picture
+    first = float(panels[0].images[0].get_array()[5, 1])
+    assert f"answer 2 {first:.0%}" in alt
+
+
+def test_distance_is_measured_between_patches():
+    """Attention to oneself is at distance 0, to the opposite corner of 2 x 3 patches at root 5; the class token does
+    not count."""
+    own = torch.eye(7)[None, None].repeat(1, 2, 1, 1)
+    far = torch.zeros(1, 2, 7, 7)
+    far[..., 0] = 0.5  # half to the class token
+    far[..., 1:, 1:] = torch.eye(6).flip(0) / 2  # half to the opposite patch
+    maps = {"vision.blocks.0.attention.weights": own, "vision.blocks.1.attention.weights": far}
+    figure, alt = attention_distance(maps, (2, 3))
+    points = [collection.get_offsets() for collection in figure.axes[0].collections]
+    np.testing.assert_allclose(points[0], [[1, 0], [1, 0]])
+    slow = [((1 - 2 * r) ** 2 + (2 - 2 * c) ** 2) ** 0.5 for r in range(2) for c in range(3)]
+    np.testing.assert_allclose(points[1], [[2, np.mean(slow)]] * 2, rtol=1e-6)
+    assert f"block 1 0.0 (heads 0.0 to 0.0); block 2 {np.mean(slow):.1f}" in alt
+    with pytest.raises(ValueError, match="capture=True"):
+        attention_distance({}, (2, 3))
+
+
+# --- one space ------------------------------------------------------------------------------------------------------
+
+
+def test_match_probabilities_are_a_softmax_over_texts():
+    cosines = torch.tensor([[0.5, 0.1, 0.0], [0.9, 0.2, 0.1]])
+    figure, alt = match_probabilities(cosines, 0.2, ["a", "b"], ["x", "y", "z"])
+    raised = np.exp(cosines.numpy() / 0.2)
+    np.testing.assert_allclose(
+        figure.axes[0].images[0].get_array(), raised / raised.sum(axis=1, keepdims=True), rtol=1e-5
+    )
+    own = [raised[i, i] / raised[i].sum() for i in range(2)]
+    assert "temperature 0.2, 1 of 2 pictures" in alt and f"{np.mean(own):.0%} in the mean" in alt
+    with pytest.raises(ValueError, match="above 0"):
+        match_probabilities(cosines, 0.0, ["a", "b"], ["x", "y", "z"])
+
+
+def test_zero_shot_bars_are_the_likeliest_classes_with_the_true_one_filled():
+    rows = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]])
+    figure, alt = zero_shot_bars(PICTURES[:, 0], rows, ["ring", "star", "cross"], ["cross", "ring"], best=2)
+    bars = figure.axes[2].patches
+    np.testing.assert_allclose([bar.get_width() for bar in bars], [0.7, 0.2])
+    assert [label.get_text() for label in figure.axes[2].get_yticklabels()] == ["star", "cross"]
+    assert [to_rgb(bar.get_facecolor()[:3]) == (1, 1, 1) for bar in bars] == [True, False]
+    assert "cross: star 70%, cross 20%; ring: ring 50%, star 30%" in alt
+    with pytest.raises(ValueError, match="2 pictures, 2 rows of probabilities, 1 truths"):
+        zero_shot_bars(PICTURES[:, 0], rows, ["ring", "star", "cross"], ["ring"])
+
+
+# --- budgets --------------------------------------------------------------------------------------------------------
+
+
+def test_budget_bars_stack_up_to_the_budget():
+    few, many = budget("llava15"), budget("llava15", images=4)
+    figure, alt = budget_bars({"one": few, "four": many})
+    work, cache, memory = figure.axes
+
+    def ends(axes):
+        return [
+            max(bar.get_x() + bar.get_width() for bar in axes.patches if round(bar.get_y() + 0.35) == i) for i in (0, 1)
+        ]
+
+    np.testing.assert_allclose(ends(work), [sum(b.flops.values()) / 1e12 for b in (few, many)])
+    np.testing.assert_allclose(ends(cache), [b.cache_bytes / 2**20 for b in (few, many)])
+    np.testing.assert_allclose(ends(memory), [b.memory_bytes / 1e9 for b in (few, many)])
+    assert cache.patches[0].get_width() == pytest.approx(few.image_cache_bytes / 2**20)
+    assert "one: 576 visual tokens" in alt and "four: 2,304 visual tokens" in alt
+    assert [line.get_xdata()[0] for line in memory.lines] == [8, 16]
+
+
+def test_what_fits_is_weights_and_cache():
+    assert fits(budget("llava15")) == "fits on 16 GB and 80 GB"
+    assert fits(budget("llava15", "mini")) == "fits on 8 GB and 16 GB and 80 GB"
+    assert fits(budget("llava15", images=300)) == "does not fit on 80 GB"

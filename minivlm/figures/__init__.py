@@ -1,18 +1,28 @@
 """Figures: static matplotlib pictures of data, layouts and outputs, each with its description in words."""
 
-from minivlm.figures.attention import heat_maps, picture_share
+from minivlm.figures.attention import attention_maps, heat_maps, picture_share, words_of_patch
+from minivlm.figures.blocks import attention_distance, block_matrix
+from minivlm.figures.budget import budget_bars
 from minivlm.figures.common import PALETTE, show
+from minivlm.figures.contrast import match_probabilities, similarity, zero_shot_bars
 from minivlm.figures.tokens import token_strip
-from minivlm.figures.training import accuracy_bars, curves, picture_grid, similarity
+from minivlm.figures.training import accuracy_bars, curves, picture_grid
 
 __all__ = [
     "PALETTE",
     "accuracy_bars",
+    "attention_distance",
+    "attention_maps",
+    "block_matrix",
+    "budget_bars",
     "curves",
     "heat_maps",
+    "match_probabilities",
     "picture_grid",
     "picture_share",
     "show",
     "similarity",
     "token_strip",
+    "words_of_patch",
+    "zero_shot_bars",
 ]

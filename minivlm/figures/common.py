@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+
+from minivlm.model import Batch, Output
 
 # Okabe & Ito's eight colours (2008)
 PALETTE = {
@@ -25,6 +27,14 @@ def colours(names: Collection[str]) -> list[str]:
     if not 0 < len(names) <= len(PALETTE):
         raise ValueError(f"a figure tells 1 to {len(PALETTE)} things apart by colour, got {len(names)}: draw several")
     return list(PALETTE.values())[: len(names)]
+
+
+def words_at(
+    batch: Batch, output: Output, decode: Callable[[list[int]], str], sample: int, places: Iterable[int]
+) -> list[str]:
+    """The words at some places of a sample's sequence; "·" for a begin or end mark, which has no text."""
+    index = output.layout.index[sample].tolist()
+    return [decode([int(batch.input_ids[sample, index[place]])]) or "·" for place in places]
 
 
 def show(figure: Figure, alt: str) -> None:

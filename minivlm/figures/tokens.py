@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from minivlm.figures.common import PALETTE
+from minivlm.figures.common import PALETTE, words_at
 from minivlm.layout import Kind
 from minivlm.model import Batch, Output, answer_positions
 
@@ -39,7 +39,7 @@ def token_strip(
         if layout.kind[sample, place] == Kind.PATCH:
             _patch(axes, batch, layout, sample, place, x, y)
         else:
-            _word(axes, batch, layout, decode, sample, place, x, y)
+            _word(axes, batch, output, decode, sample, place, x, y)
         frame = (
             dict(edgecolor=PALETTE["vermilion"], linewidth=2.2, zorder=3)
             if place in taught
@@ -77,11 +77,11 @@ def _patch(axes, batch, layout, sample, place, x, y) -> None:
     axes.imshow(tile, extent=(x + 0.03, x + 0.97, y + 0.97, y + 0.03), interpolation="nearest", zorder=1)
 
 
-def _word(axes, batch, layout, decode, sample, place, x, y) -> None:
-    kind = Kind(int(layout.kind[sample, place]))
+def _word(axes, batch, output, decode, sample, place, x, y) -> None:
+    kind = Kind(int(output.layout.kind[sample, place]))
     axes.add_patch(Rectangle((x, y), 1, 1, color=_COLOURS[kind]))
     if kind == Kind.TEXT:
-        word = decode([int(batch.input_ids[sample, layout.index[sample, place]])]) or "·"
+        [word] = words_at(batch, output, decode, sample, [place])
         size = min(9, 60 / max(len(line) for line in word.split("-")))
         clear = dict(facecolor="white", edgecolor="none", pad=0.8)  # no hatch across the letters
         word = word.replace("-", "-\n")

@@ -1,4 +1,4 @@
-"""Training, retrieval and accuracy as pictures: curves, similarity matrices, bars with intervals, rows of examples."""
+"""Training and accuracy as pictures: curves, bars with intervals, rows of examples."""
 
 from __future__ import annotations
 
@@ -32,24 +32,6 @@ def curves(losses: Mapping[str, Sequence[float]], smooth: float = 0.9) -> tuple[
     axes.legend(frameon=False)
     figure.tight_layout()
     return figure, "Loss: " + "; ".join(told) + "."
-
-
-def similarity(
-    panels: Mapping[str, Float[Tensor, "I T"]], rows: Sequence[str], columns: Sequence[str]
-) -> tuple[Figure, str]:
-    """Cosine similarity of each picture (row) with each text (column), one panel a moment, one colour scale for all."""
-    size = (0.21 * len(columns) * len(panels) + 3.5, 0.21 * len(rows) + 2.2)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True, layout="constrained")
-    told = []
-    for ax, (name, matrix) in zip(axes[0], panels.items(), strict=True):
-        picture = ax.imshow(matrix.cpu(), cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
-        own = matrix.argmax(dim=1).cpu() == matrix.new_tensor(range(len(matrix))).cpu()
-        ax.set_title(f"{name}:\n{int(own.sum())} of {len(matrix)} right", fontsize=10)
-        ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
-        ax.set_yticks(range(len(rows)), rows, fontsize=8)
-        told.append(f"{name}, {int(own.sum())} of {len(matrix)} pictures are nearest to their own text")
-    figure.colorbar(picture, ax=list(axes[0]), label="cosine similarity", shrink=0.9)
-    return figure, "Similarity: " + "; ".join(told) + "."
 
 
 def accuracy_bars(groups: Mapping[str, Mapping[str, Score]]) -> tuple[Figure, str]:

@@ -1,0 +1,63 @@
+"""What designs cost, as bars: operations by part, keys and values by picture and words, and the memory of a card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from minivlm.budget import Budget
+from minivlm.figures.common import PALETTE
+
+CARDS = (8, 16, 80)  # GB of common accelerators
+_PARTS = {"vision": PALETTE["sky"], "connector": PALETTE["orange"], "language": PALETTE["blue"]}
+
+
+def budget_bars(budgets: Mapping[str, Budget]) -> tuple[Figure, str]:
+    """A bar a budget in three panels: operations of reading pictures and words by part, KV cache of pictures and of
+    words, and memory (weights and cache in 16 bits) with lines where a card of 8, 16 or 80 GB ends."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 1.5 + 0.34 * len(budgets)), sharey=True, layout="constrained")
+    values = list(budgets.values())
+    work = {part: [b.flops[part] / 1e12 for b in values] for part in _PARTS}
+    cache = {
+        "pictures": [b.image_cache_bytes / 2**20 for b in values],
+        "words": [b.text_cache_bytes / 2**20 for b in values],
+    }
+    memory = {
+        "weights": [(b.memory_bytes - b.cache_bytes) / 1e9 for b in values],
+        "KV cache": [b.cache_bytes / 1e9 for b in values],
+    }
+    _stacked(axes[0], work, list(_PARTS.values()), "operations (TFLOP)")
+    _stacked(axes[1], cache, [PALETTE["sky"], PALETTE["blue"]], "KV cache (MiB)")
+    _stacked(axes[2], memory, [PALETTE["blue"], PALETTE["orange"]], "memory in 16 bits (GB)")
+    for card in CARDS:
+        if card < 1.3 * max(b.memory_bytes for b in values) / 1e9:
+            axes[2].axvline(card, color="black", linewidth=1, linestyle="--")
+    axes[0].set_yticks(range(len(budgets)), list(budgets), fontsize=8)
+    axes[0].invert_yaxis()
+    return figure, " ".join(_told(name, b) for name, b in budgets.items())
+
+
+def _stacked(axes: Axes, parts: Mapping[str, list[float]], fills: list[str], label: str) -> None:
+    left = [0.0] * len(next(iter(parts.values())))
+    for (name, lengths), fill in zip(parts.items(), fills, strict=True):
+        axes.barh(range(len(lengths)), lengths, left=left, label=name, color=fill, height=0.7)
+        left = [a + b for a, b in zip(left, lengths, strict=True)]
+    axes.set_xlabel(label, fontsize=9)
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(parts))
+
+
+def fits(budget: Budget) -> str:
+    """On which of the common cards weights and cache have room: "fits on 16 GB and 80 GB"."""
+    roomy = [f"{card} GB" for card in CARDS if budget.memory_bytes <= card * 1e9]
+    return f"fits on {' and '.join(roomy)}" if roomy else f"does not fit on {CARDS[-1]} GB"
+
+
+def _told(name: str, b: Budget) -> str:
+    return (
+        f"{name}: {b.visual_tokens:,} visual tokens, {sum(b.flops.values()) / 1e12:.3g} TFLOP, KV cache "
+        f"{b.image_cache_bytes / 2**20:,.3g} MiB of pictures and {b.text_cache_bytes / 2**20:,.3g} MiB of words, "
+        f"{b.memory_bytes / 1e9:,.3g} GB in all, {fits(b)}."
+    )
