@@ -96,7 +96,10 @@ def test_commit_writes_outputs_time_and_where_they_come_from(tmp_path: Path, mon
     assert notebook.cells[1].outputs[1].data[RESULT_MIME]["color"] == 0.93
     assert notebook.cells[1].execution_count == 1 and "execution" not in notebook.cells[1].metadata
     assert set(notebook.metadata.minivlm) == {"source_hash", "scale", "versions"}
-    assert set(times) == {"01_good"} and f"{times['01_good']['cpu']['seconds']} s on CPU" in notebook.cells[0].source
+    [measured] = times.values()
+    assert set(times) == {"01_good"} and measured["cpu"]["peak_mb"] > 10
+    said = f"{measured['cpu']['seconds']} s and {measured['cpu']['peak_mb'] / 1000:.1f} GB of memory on CPU"
+    assert said in notebook.cells[0].source
     assert "not yet measured on a GPU" in notebook.cells[0].source
     assert [path.name for path in Path("build").glob("*.ipynb")] == ["01_good.ipynb"]
 
@@ -115,7 +118,7 @@ def test_a_run_on_a_gpu_adds_its_time_and_keeps_the_outputs(tmp_path: Path, monk
     monkeypatch.setattr("minivlm.course.run.device_name", lambda: "Some GPU")
     assert main(["--scale", "gpu", "--commit"]) == 0
     notebook = nbformat.read("notebooks/01_good.ipynb", as_version=4)
-    assert notebook.cells[0].source.endswith(f"s on Some GPU {MARKER}") and notebook.cells[1].outputs == []
+    assert notebook.cells[0].source.endswith(f"GB of memory on Some GPU {MARKER}") and notebook.cells[1].outputs == []
 
 
 def test_normalising_takes_out_what_changes_by_itself():

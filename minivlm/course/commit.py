@@ -15,12 +15,12 @@ from minivlm.course.times import record, time_line, with_time
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
-def commit(path: Path, executed: NotebookNode, scale: str, seconds: float, device: str) -> None:
-    """Put an executed notebook and the time it took back where it came from.
+def commit(path: Path, executed: NotebookNode, scale: str, seconds: float, peak_mb: float, device: str) -> None:
+    """Put an executed notebook back where it came from, with the time and the memory that it took.
 
-    The outputs kept are those of the cpu scale, which every reader can reproduce; a run on a GPU adds only its time.
+    The outputs kept are those of the cpu scale, which every reader can reproduce; a run on a GPU adds only its costs.
     """
-    record(path, scale, seconds, device)
+    record(path, scale, seconds, peak_mb, device)
     notebook = normalised(executed, scale) if scale == "cpu" else nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         cell.source = with_time(cell.source, time_line(path))

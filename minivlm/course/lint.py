@@ -15,13 +15,14 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import unquote
 
-from nbformat import NotebookNode, v4
+from nbformat import v4
 
+from minivlm.course.lesson import Lesson, texts
+from minivlm.course.picture_rules import PICTURE_RULES
 from minivlm.course.provenance import fingerprint
 from minivlm.course.times import MARKER, time_line
 
@@ -35,37 +36,6 @@ _SET_UP = (r"^\s*import minivlm$", r"^\s*(?:\w+ = )?minivlm\.setup\(")
 _INSTALL = re.compile(r"^\s*(?:[!%]|(?:subprocess|os\.system)\b.*\binstall\b)", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 _REMOTE = ("http://", "https://", "mailto:", "#", "attachment:", "data:")
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A notebook as it lies on disk: nothing is repaired while reading."""
-
-    path: Path
-    notebook: NotebookNode
-
-    @property
-    def cells(self) -> list[tuple[int, NotebookNode]]:
-        return list(enumerate(self.notebook.cells, 1))
-
-    @property
-    def code(self) -> list[tuple[int, NotebookNode]]:
-        return [(n, cell) for n, cell in self.cells if cell.cell_type == "code"]
-
-    @property
-    def prose(self) -> list[tuple[int, NotebookNode]]:
-        return [(n, cell) for n, cell in self.cells if cell.cell_type == "markdown"]
-
-    @property
-    def opening(self) -> str:
-        """The markdown before the first code cell."""
-        first = self.code[0][0] if self.code else len(self.notebook.cells) + 1
-        return "\n".join(cell.source for n, cell in self.prose if n < first)
-
-    @property
-    def headings(self) -> list[str]:
-        """Headings of the second level."""
-        return [h.strip() for _, cell in self.prose for h in re.findall(r"^## +(.+)$", cell.source, re.MULTILINE)]
 
 
 def title(lesson: Lesson) -> Iterator[str]:
@@ -152,14 +122,6 @@ def no_absolute_paths(lesson: Lesson) -> Iterator[str]:
                 yield f"cell {n}: {found[0]} is the path of one machine; make it relative, or do not print it"
 
 
-def texts(cell: NotebookNode) -> Iterator[str]:
-    """What the outputs of a cell say in words."""
-    for output in cell.get("outputs", []):
-        yield from ([output.text] if output.output_type == "stream" else [])
-        for mime in ("text/plain", "text/html", "text/markdown"):
-            yield from ([output.data[mime]] if mime in output.get("data", {}) else [])
-
-
 def no_wall_times(lesson: Lesson) -> Iterator[str]:
     for n, cell in lesson.code:
         for text in texts(cell):
@@ -222,6 +184,7 @@ def fresh(lesson: Lesson) -> Iterator[str]:
 RULES: tuple[Callable[[Lesson], Iterator[str]], ...] = (
     title, objectives, prerequisites, measured_time, set_up, no_installs, section_length, size, cell_length, cell_ids,
     no_absolute_paths, no_wall_times, no_widget_state, execution_counts, no_errors, ending, quiz, links, fresh,
+    *PICTURE_RULES,
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 from minivlm.course import RESULT_MIME
-from minivlm.course.times import read
+from minivlm.course.times import cost, read
 
 README = Path("README.md")
 PICTURE = Path("notebooks/token_strip.png")
@@ -38,13 +38,12 @@ def designs_table() -> str:
 
 def lessons_table(folder: Path = Path("notebooks")) -> str:
     """Every lesson with the time and the figures of its committed run, as Markdown."""
-    lines = ["| lesson | measured time | figures of the committed run |", "|---|---|---|"]
+    lines = ["| lesson | measured | figures of the committed run |", "|---|---|---|"]
     for path in sorted(folder.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
-        measured = read(folder).get(path.stem, {})
-        times = "; ".join(f"{run['seconds']} s on {run['device']}" for run in measured.values()) or "-"
-        lines.append(f"| [{title}]({path.as_posix()}) | {times} | {'; '.join(_figures(notebook))} |")
+        measured = "; ".join(cost(run) for run in read(folder).get(path.stem, {}).values()) or "-"
+        lines.append(f"| [{title}]({path.as_posix()}) | {measured} | {'; '.join(_figures(notebook))} |")
     return "\n".join(lines)
 
 

@@ -172,7 +172,7 @@ def run(paths: Sequence[Path], scale: str, out: Path, commit_too: bool = False) 
             nbformat.write(notebook, out / path.name)
             (out / f"{path.stem}.html").write_text(page(notebook, path.stem), encoding="utf-8")
         if commit_too and not result.error:
-            commit(path, notebook, scale, result.seconds, result.device)
+            commit(path, notebook, scale, result.seconds, result.peak_mb, result.device)
         print(f"  {'FAILED, ' + result.error if result.error else 'done'} ({result.seconds:.0f} s)", flush=True)
         (out / "results.json").write_text(json.dumps([asdict(r) for r in results], indent=2), encoding="utf-8")
         (out / "table.md").write_text(table(results), encoding="utf-8")
