@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,3 +39,11 @@ class Lesson:
     def headings(self) -> list[str]:
         """Headings of the second level."""
         return [h.strip() for _, cell in self.prose for h in re.findall(r"^## +(.+)$", cell.source, re.MULTILINE)]
+
+
+def texts(cell: NotebookNode) -> Iterator[str]:
+    """What the outputs of a cell say in words."""
+    for output in cell.get("outputs", []):
+        yield from ([output.text] if output.output_type == "stream" else [])
+        for mime in ("text/plain", "text/html", "text/markdown"):
+            yield from ([output.data[mime]] if mime in output.get("data", {}) else [])
