@@ -13,7 +13,7 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from minivlm import Batch, budget
+from minivlm import DESIGNS, Batch, budget
 from minivlm.attribution import decoder_attention, word_heat
 from minivlm.evaluate import Score
 from minivlm.figures import (
@@ -24,6 +24,7 @@ from minivlm.figures import (
     block_matrix,
     budget_bars,
     curves,
+    design_map,
     heat_maps,
     match_probabilities,
     picture_grid,
@@ -112,6 +113,7 @@ def test_no_text_leaves_its_figure():
         heat_maps(PICTURES[:, 0], {"a": torch.rand(2, 2, 2)}, ["what color is the small circle ? red", "b"]),
         match_probabilities(torch.eye(12), 0.1, ["a long row name"] * 12, ["a column name"] * 12),
         zero_shot_bars(PICTURES[:, 0], torch.eye(2), ["a class with a long name", "b"], ["a name rather long", "b"]),
+        design_map(DESIGNS, {"llava15": budget("llava15")}),
         budget_bars({"a design of 336 pixels": budget("llava", "mini"), "b": budget("llava", "mini")}),
     ]
     for figure, alt in made:
@@ -202,6 +204,7 @@ def test_a_grid_shows_each_picture_over_its_caption():
         np.testing.assert_allclose(axes.images[0].get_array(), picture.permute(1, 2, 0))
         assert axes.get_xlabel() == text
     assert alt == "2 pictures: a red circle; a blue square."
+    assert picture_grid(PICTURES[:1, 0], ["a red circle , on white ."])[1] == "One picture: a red circle , on white."
 
 
 # --- attention ------------------------------------------------------------------------------------------------------
@@ -366,3 +369,18 @@ def test_what_fits_is_weights_and_cache():
     assert fits(budget("llava15")) == "fits on 16 GB and 80 GB"
     assert fits(budget("llava15", "mini")) == "fits on 8 GB and 16 GB and 80 GB"
     assert fits(budget("llava15", images=300)) == "does not fit on 80 GB"
+
+
+def test_the_map_has_every_design_in_the_order_of_years():
+    budgets = {"llava15": budget("llava15"), "yi_vl": budget("yi_vl")}
+    figure, alt = design_map(DESIGNS, budgets)
+    axes = figure.axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    years = [int(name[-5:-1]) for name in names]
+    assert years == sorted(years) and {name[:-7] for name in names} == {d.title for d in DESIGNS.values()}
+    widths = dict(zip(names, [bar.get_width() for bar in axes.patches], strict=True))
+    assert widths["LLaVA-1.5 (2023)"] == 576 and widths["Yi-VL (2024)"] == 1024 and widths["CLIP (2021)"] == 1
+    fills = {bar.get_facecolor() for bar in axes.patches}
+    assert len(fills) == len({d.fusion for d in DESIGNS.values()})
+    assert "LLaVA-1.5 (2023) 576 (CLIP ViT, MLP projection, interleaved)" in alt
+    assert any("576 tokens: CLIP ViT, MLP projection" in text.get_text() for text in axes.texts)

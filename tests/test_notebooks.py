@@ -313,7 +313,20 @@ def test_the_fingerprint_changes_with_what_is_reached_and_with_nothing_else(tmp_
     assert fingerprint(notebook, root) != changed
 
 
-def test_the_course_itself_is_not_behind_a_lesson():
-    source = "import minivlm\nfrom minivlm.course.run import page\nminivlm.setup()"
-    assert PACKAGE / "runtime.py" in reached([source])
-    assert not [path for path in reached([source]) if "course" in path.parts]
+def test_the_checks_of_a_lesson_s_exercises_are_behind_it(tmp_path: Path):
+    root = package(tmp_path, a="", b="", course__checks__l01="import pack.a", course__checks__l02="x = 1")
+    notebook = new_notebook(cells=[new_code_cell('loss = exercise("01.loss", f)')])
+    before = fingerprint(notebook, root)
+    (root / "course/checks/l02.py").write_text("x = 2")
+    (root / "b.py").write_text("y = 2")
+    assert fingerprint(notebook, root) == before
+    (root / "a.py").write_text("x = 2")
+    changed = fingerprint(notebook, root)
+    (root / "course/checks/l01.py").write_text("import pack.a as other")
+    assert len({before, changed, fingerprint(notebook, root)}) == 3
+
+
+def test_what_runs_lessons_is_not_behind_them():
+    behind = reached(["import minivlm\nfrom minivlm.course import report, source\nminivlm.setup()"])
+    assert PACKAGE / "runtime.py" in behind
+    assert not [path for path in behind if "course" in path.parts]

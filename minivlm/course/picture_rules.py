@@ -32,7 +32,7 @@ def static_first(lesson: Lesson) -> Iterator[str]:
     shown = False
     for n, cell in lesson.code:
         found = _EXPLORER.search(cell.source)
-        if found and not shown:
+        if found and cell.outputs and not shown:
             yield f"cell {n}: {found[1]} has no static picture in the code cell before it; show small multiples there"
         if found and cell.outputs and not any(_sentence(output) for output in cell.outputs):
             yield f"cell {n}: {found[1]} leaves no sentence for who has no kernel; make it the cell's last value"

@@ -2,14 +2,15 @@
 
 The files are found without running anything: those the cells import, those these import, and so on. A name taken from
 an `__init__.py`, such as `minivlm.setup`, counts as the file that defines it; the `__init__.py` itself, a list of
-names, does not count, nor does `minivlm.course`, which checks lessons and teaches none. To that come the package's
-data (trained weights, word lists). Comments and docstrings count as well, because lessons show source code.
+names, does not count. To that come the checks of its exercises, found by their ids, and the package's data (trained
+weights, word lists). Comments and docstrings count as well, because lessons show source code.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from minivlm.course.times import without_time
 
 PACKAGE = Path(__file__).parents[1]
 DATA = (".safetensors", ".json", ".txt")
+_EXERCISE = re.compile(r"\bexercise\(\"(\d\d)\.")
 
 
 def fingerprint(notebook: NotebookNode, package: Path = PACKAGE) -> str:
@@ -26,7 +28,10 @@ def fingerprint(notebook: NotebookNode, package: Path = PACKAGE) -> str:
     digest = hashlib.sha256()
     for cell in notebook.cells:
         digest.update(f"{cell.cell_type}\n{without_time(cell.source)}\n".encode())
-    code = reached((plain(cell.source) for cell in notebook.cells if cell.cell_type == "code"), package)
+    cells = [plain(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+    code = reached(cells, package)
+    for lesson in sorted({number for cell in cells for number in _EXERCISE.findall(cell)}):
+        code |= reached([f"import {package.name}.course.checks.l{lesson}"], package)
     for path in sorted(code):
         digest.update(path.read_text(encoding="utf-8").encode())
     for path in sorted(p for p in package.rglob("*") if p.suffix in DATA):
@@ -47,7 +52,7 @@ def reached(sources: Iterable[str], package: Path = PACKAGE) -> set[Path]:
         modules = {defining(name, package) for name in names_used(waiting.pop(), package.name)} - found - {None}
         found |= modules
         waiting += [path.read_text(encoding="utf-8") for path in modules]
-    return {path for path in found if package / "course" not in path.parents}
+    return found
 
 
 def names_used(source: str, package: str) -> set[str]:

@@ -5,6 +5,7 @@ from minivlm.figures.blocks import attention_distance, block_matrix
 from minivlm.figures.budget import budget_bars
 from minivlm.figures.common import PALETTE, show
 from minivlm.figures.contrast import match_probabilities, similarity, zero_shot_bars
+from minivlm.figures.designs import design_map
 from minivlm.figures.tokens import token_strip
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
 
@@ -16,6 +17,7 @@ __all__ = [
     "block_matrix",
     "budget_bars",
     "curves",
+    "design_map",
     "heat_maps",
     "match_probabilities",
     "picture_grid",

@@ -57,7 +57,11 @@ def fits(budget: Budget) -> str:
 
 def _told(name: str, b: Budget) -> str:
     return (
-        f"{name}: {b.visual_tokens:,} visual tokens, {sum(b.flops.values()) / 1e12:.3g} TFLOP, KV cache "
-        f"{b.image_cache_bytes / 2**20:,.3g} MiB of pictures and {b.text_cache_bytes / 2**20:,.3g} MiB of words, "
-        f"{b.memory_bytes / 1e9:,.3g} GB in all, {fits(b)}."
+        f"{name}: {b.visual_tokens:,} visual tokens, {_short(sum(b.flops.values()) / 1e12)} TFLOP, KV cache "
+        f"{_short(b.image_cache_bytes / 2**20)} MiB of pictures and {_short(b.text_cache_bytes / 2**20)} MiB of words, "
+        f"{_short(b.memory_bytes / 1e9)} GB in all, {fits(b)}."
     )
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

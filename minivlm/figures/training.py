@@ -74,4 +74,5 @@ def picture_grid(images: Float[Tensor, "N 3 H W"], captions: Sequence[str], per_
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_color("#bbbbbb")  # where a white picture ends
         ax.set_xlabel(text, fontsize=8, labelpad=3)
-    return figure, f"{len(images)} pictures: " + "; ".join(captions) + "."
+    count = f"{len(images)} pictures" if len(images) > 1 else "One picture"
+    return figure, f"{count}: " + "; ".join(captions).removesuffix(" .") + "."
