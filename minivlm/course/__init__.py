@@ -1,7 +1,11 @@
-"""The course's machinery: a lesson's headline figures, running the lessons, and the contract they keep."""
+"""The course's machinery: exercises, a lesson's headline figures, running the lessons, and the contract they keep."""
 
 import inspect
 import math
+
+from minivlm.course.exercise import ExerciseSpec, Mistake, exercise, progress
+
+__all__ = ["RESULT_MIME", "ExerciseSpec", "Mistake", "describe", "exercise", "progress", "report", "source"]
 
 RESULT_MIME = "application/vnd.minivlm.result+json"
 
