@@ -111,7 +111,7 @@ def test_no_text_leaves_its_figure():
         picture_grid(PICTURES[:, 0], ["a picture with a caption that is rather long", "b"]),
         similarity({"start": torch.eye(12), "end": torch.eye(12)}, ["a long row name"] * 12, ["a column name"] * 12),
         heat_maps(PICTURES[:, 0], {"a": torch.rand(2, 2, 2)}, ["what color is the small circle ? red", "b"]),
-        match_probabilities(torch.eye(12), 0.1, ["a long row name"] * 12, ["a column name"] * 12),
+        match_probabilities(torch.eye(12), [0.1, 1], ["a long row name"] * 12, ["a column name"] * 12),
         zero_shot_bars(PICTURES[:, 0], torch.eye(2), ["a class with a long name", "b"], ["a name rather long", "b"]),
         design_map(DESIGNS, {"llava15": budget("llava15")}),
         budget_bars({"a design of 336 pixels": budget("llava", "mini"), "b": budget("llava", "mini")}),
@@ -321,15 +321,19 @@ def test_distance_is_measured_between_patches():
 
 def test_match_probabilities_are_a_softmax_over_texts():
     cosines = torch.tensor([[0.5, 0.1, 0.0], [0.9, 0.2, 0.1]])
-    figure, alt = match_probabilities(cosines, 0.2, ["a", "b"], ["x", "y", "z"])
+    figure, alt = match_probabilities(cosines, [1.0, 0.2], ["a", "b"], ["x", "y", "z"])
     raised = np.exp(cosines.numpy() / 0.2)
     np.testing.assert_allclose(
-        figure.axes[0].images[0].get_array(), raised / raised.sum(axis=1, keepdims=True), rtol=1e-5
+        figure.axes[1].images[0].get_array(), raised / raised.sum(axis=1, keepdims=True), rtol=1e-5
     )
     own = [raised[i, i] / raised[i].sum() for i in range(2)]
-    assert "temperature 0.2, 1 of 2 pictures" in alt and f"{np.mean(own):.0%} in the mean" in alt
+    assert (
+        alt.startswith("At temperature 1, ")
+        and "At temperature 0.2, 1 of 2 pictures" in alt
+        and f"{np.mean(own):.0%} in the mean" in alt
+    )
     with pytest.raises(ValueError, match="above 0"):
-        match_probabilities(cosines, 0.0, ["a", "b"], ["x", "y", "z"])
+        match_probabilities(cosines, [1.0, 0.0], ["a", "b"], ["x", "y", "z"])
 
 
 def test_zero_shot_bars_are_the_likeliest_classes_with_the_true_one_filled():

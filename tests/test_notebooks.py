@@ -38,6 +38,21 @@ def test_the_notebook_keeps_the_contract(path: Path):
     assert lint(path) == []
 
 
+def exercise(name: str, points: int) -> list[NotebookNode]:
+    """The three cells of an exercise of lesson 01."""
+    hints = "".join(f"\n<details><summary>Hint {n}</summary>\n\nHm.\n\n</details>" for n in (1, 2, 3))
+    card = f"### Exercise: {name}\n\nDifficulty 1 of 5 · about 5 minutes · why it matters: it does.\n{hints}"
+    solution = "def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION"
+    check = f'mine = exercise("01.{name}", f)\nf = mine.use()\nmine.check()'
+    cells = [new_markdown_cell(card), new_code_cell(solution), new_code_cell(check)]
+    for cell, end, kind in zip(cells, ("-card", "", "-check"), ("card", "solution", "check"), strict=True):
+        cell.metadata.nbgrader = dict(
+            grade=kind == "check", grade_id=f"01-{name}{end}", locked=kind != "solution",
+            schema_version=3, solution=kind == "solution", task=False,
+        ) | ({"points": points} if kind == "check" else {})  # fmt: skip
+    return cells
+
+
 def lesson(folder: Path) -> tuple[Path, NotebookNode]:
     """A notebook that keeps the contract, as `--commit` would leave it."""
     path = folder / "01_lesson.ipynb"
@@ -47,6 +62,10 @@ def lesson(folder: Path) -> tuple[Path, NotebookNode]:
         new_code_cell("import minivlm\n\nminivlm.setup()"),
         new_markdown_cell("## Idea\n\n**Predict first.** What?\n\n**Predict first.** And then?"),
         run,
+        new_markdown_cell("## Exercises"),
+        *exercise("attention", 3),
+        *exercise("loss", 3),
+        new_code_cell("progress()"),
     ]
     notebook = new_notebook(cells=cells + [new_markdown_cell(text) for text in ENDING])
     record(path, "cpu", 98.4, 1234, "CPU, 2 cores")
@@ -75,33 +94,35 @@ def add(cells: list[NotebookNode]):
 
     def change(notebook: NotebookNode) -> None:
         notebook.cells[4:4] = cells
+        for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), start=1):
+            cell.execution_count = count
 
     return change
 
 
 def prints(text: str):
-    return add([new_code_cell("0", execution_count=3, outputs=[new_output("stream", text=text)])])
+    return add([new_code_cell("0", outputs=[new_output("stream", text=text)])])
 
 
 def shows(mime: str, text: str):
-    return add([new_code_cell("0", execution_count=3, outputs=[new_output("display_data", data={mime: text})])])
+    return add([new_code_cell("0", outputs=[new_output("display_data", data={mime: text})])])
 
 
-def picture(alt: str, printed: str, count: int) -> NotebookNode:
+def picture(alt: str, printed: str) -> NotebookNode:
     shown = new_output("display_data", data={"image/png": PNG}, metadata={"image/png": {"alt": alt}})
-    return new_code_cell("0", execution_count=count, outputs=[shown, new_output("stream", text=printed)])
+    return new_code_cell("0", outputs=[shown, new_output("stream", text=printed)])
 
 
 def pictured(alt: str, printed: str | None = None):
-    return add([picture(alt, alt if printed is None else printed, 3)])
+    return add([picture(alt, alt if printed is None else printed)])
 
 
 def explores(said: str, before: str = ""):
     """An explorer that leaves `said`, after a picture ("p"), a cell of words ("w") or nothing of its own."""
     said = new_output("display_data", data={"text/plain": said})
-    cells = [picture("A line.", "A line.", 3)] if before == "p" else []
-    cells += [new_code_cell("0", execution_count=3, outputs=[])] if before == "w" else []
-    explorer = new_code_cell("budget_explorer()", execution_count=3 + len(cells), outputs=[said])
+    cells = [picture("A line.", "A line.")] if before == "p" else []
+    cells += [new_code_cell("0", outputs=[])] if before == "w" else []
+    explorer = new_code_cell("budget_explorer()", outputs=[said])
     return add([*cells, explorer])
 
 
@@ -155,10 +176,10 @@ BREACHES = {
     "a shell": (replace(1, "import", "!pip install minivlm\nimport"), "no_installs", "cell 2: `!` runs a shell"),
     "a magic": (replace(3, "print", "%pip install x\nprint"), "no_installs", "cell 4: `%` runs a shell"),
     "a long section": (add([new_markdown_cell("more") for _ in range(11)]), "section_length", "'Idea' has 13 cells"),
-    "many cells": (add(sections(51)), "size", "61 cells"),
-    "many bytes": (heavy, "size", "1.00 MB"),
+    "many cells": (add(sections(43)), "size", "61 cells"),
+    "many bytes": (heavy, "size", "MB; draw fewer"),
     "many words": (add([new_markdown_cell(3500 * "word ")]), "size", "words of text"),
-    "a long cell": (add([new_code_cell("\n".join(31 * "0"), execution_count=3)]), "cell_length", "cell 5: 31 lines"),
+    "a long cell": (add([new_code_cell("\n".join(31 * "0"))]), "cell_length", "cell 5: 31 lines"),
     "twin ids": (twin_ids, "cell_ids", "cell 4: no id"),
     "a path in the code": (replace(3, "loss", "/home/someone/x"), "no_absolute_paths", "/home/someone is the path"),
     "a path in the text": (add([new_markdown_cell("See /data/x.")]), "no_absolute_paths", "cell 5: /data/x"),
@@ -168,7 +189,7 @@ BREACHES = {
     "seconds": (prints("took 12.5 s\n"), "no_wall_times", "cell 5: the output says '12.5 s'"),
     "a rate": (shows("text/plain", "900 samples/s"), "no_wall_times", "'900 samples/s'"),
     "widget state": (widgets, "no_widget_state", "metadata.widgets"),
-    "miscounted cells": (miscount, "execution_counts", "[1, 7] are not 1..2"),
+    "miscounted cells": (miscount, "execution_counts", "[1, 7, 3, 4, 5, 6, 7] are not 1..7"),
     "an error": (fails, "no_errors", "cell 4: failed with ValueError: no"),
     "no recap": (drop(-4), "ending", "found: What you should see, Break it, Quiz"),
     "the ending out of order": (swap, "ending", "Next, References"),
@@ -265,7 +286,7 @@ def test_what_is_no_absolute_path_passes(text: str, tmp_path: Path):
 
 def test_a_notebook_without_outputs_may_have_no_counts(tmp_path: Path):
     path, notebook = lesson(tmp_path)
-    for cell in (notebook.cells[1], notebook.cells[3]):
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         cell.execution_count, cell.outputs = None, []
     nbformat.write(notebook, path)
     assert lint(path) == []

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 from nbformat import v4
 
+from minivlm.course.exercise_rules import EXERCISE_RULES
 from minivlm.course.lesson import Lesson, texts
 from minivlm.course.picture_rules import PICTURE_RULES
 from minivlm.course.provenance import fingerprint
@@ -195,7 +196,7 @@ def lint(path: Path) -> list[str]:
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         return [f"{path.name}: not a notebook of format 4: {error}"]
     lesson = Lesson(path, notebook)
-    return [f"{path.name}: {message}" for rule in RULES for message in rule(lesson)]
+    return [f"{path.name}: {message}" for rule in (*RULES, *EXERCISE_RULES) for message in rule(lesson)]
 
 
 def main(words: Sequence[str]) -> int:

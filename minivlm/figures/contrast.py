@@ -32,24 +32,28 @@ def similarity(
 
 
 def match_probabilities(
-    cosines: Float[Tensor, "I T"], temperature: float, rows: Sequence[str], columns: Sequence[str]
+    cosines: Float[Tensor, "I T"], temperatures: Sequence[float], rows: Sequence[str], columns: Sequence[str]
 ) -> tuple[Figure, str]:
-    """How sure each picture (row) is of each text: a softmax over the row, the cosines divided by `temperature`."""
-    if temperature <= 0:
-        raise ValueError(f"a temperature must be above 0, got {temperature}")
-    sure = (cosines / temperature).softmax(dim=1).cpu()
-    size = (0.21 * len(columns) + 3.2, 0.21 * len(rows) + 2.0)
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
-    drawn = axes.imshow(sure, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(rows)), rows, fontsize=8)
-    axes.set_title(f"temperature {temperature:.3g}", fontsize=10)
-    figure.colorbar(drawn, label="probability of the text", shrink=0.9)
-    own, right = sure.diagonal(), int((sure.argmax(dim=1) == sure.new_tensor(range(len(sure)))).sum())
-    return figure, (
-        f"At temperature {temperature:.3g}, {right} of {len(sure)} pictures pick their own text; its probability is "
-        f"{float(own.mean()):.0%} in the mean, {float(own.min()):.0%} to {float(own.max()):.0%}."
-    )
+    """How sure each picture (row) is of each text: a softmax over the row, the cosines divided by a temperature; one
+    panel a temperature."""
+    if not temperatures or min(temperatures) <= 0:
+        raise ValueError(f"give temperatures, each above 0, got {list(temperatures)}")
+    size = (0.21 * len(columns) * len(temperatures) + 3.2, 0.21 * len(rows) + 2.0)
+    figure, axes = plt.subplots(1, len(temperatures), figsize=size, squeeze=False, sharey=True, layout="constrained")
+    told = []
+    for ax, temperature in zip(axes[0], temperatures, strict=True):
+        sure = (cosines / temperature).softmax(dim=1).cpu()
+        drawn = ax.imshow(sure, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+        ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
+        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.set_title(f"temperature {temperature:.3g}", fontsize=10)
+        own, right = sure.diagonal(), int((sure.argmax(dim=1) == sure.new_tensor(range(len(sure)))).sum())
+        told.append(
+            f"At temperature {temperature:.3g}, {right} of {len(sure)} pictures pick their own text; its probability "
+            f"is {float(own.mean()):.0%} in the mean, {float(own.min()):.0%} to {float(own.max()):.0%}."
+        )
+    figure.colorbar(drawn, ax=list(axes[0]), label="probability of the text", shrink=0.9)
+    return figure, " ".join(told)
 
 
 def zero_shot_bars(
