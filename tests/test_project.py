@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -119,10 +120,10 @@ def test_every_make_target_that_a_document_names_exists(document: str):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_command_that_a_document_names_exists(document: str):
-    subcommands = next(action.choices for action in parser()._actions if action.dest == "command")
-    named = {match[1] for line in commands(document) if (match := re.search(r"-m minivlm (\S+)", line))}
-    assert named <= set(subcommands)
+def test_every_command_that_a_document_names_is_understood(document: str):
+    named = [match[1] for line in commands(document) if (match := re.search(r"-m minivlm (.+)", line))]
+    for line in named:
+        parser().parse_args(shlex.split(line))  # exits with an error for words that it does not know
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
