@@ -12,7 +12,7 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 
@@ -25,7 +25,6 @@ from minivlm.data.scenes import (
     HELD_OUT,
     SHAPE_NAMES,
     SIZE_NAMES,
-    Object,
     Scene,
     Scenes,
     sample_scenes,
@@ -245,19 +244,30 @@ def caption(scene: Scene, generator: torch.Generator | None = None) -> str:
     return f"{told} , on {BACKGROUND_NAMES[scene.background]} ."
 
 
-def swap_foil(scene: Scene, generator: torch.Generator) -> str | None:
-    """The caption of a scene in which two objects have exchanged colours: same words, another truth. None if none
-    can."""
+def swap_colors(scene: Scene, generator: torch.Generator, split: str = "test") -> Scene | None:
+    """The scene with the colours of two of its objects exchanged: the same words tell it, in other places. None if no
+    two can be.
+
+    "train" makes only combinations of colour and shape that training shows. Else such a scene could be told from a
+    training scene by a combination that no picture ever had.
+    """
     objects = list(scene.objects)
     choices = [(i, j) for i, a in enumerate(objects) for j, b in enumerate(objects[:i])
-               if a.color != b.color and a.shape != b.shape]  # fmt: skip
+               if a.color != b.color and a.shape != b.shape
+               and (split == "test" or not {(b.color, a.shape), (a.color, b.shape)} & HELD_OUT)]  # fmt: skip
     if not choices:
         return None
     i, j = choices[int(torch.randint(len(choices), (), generator=generator))]
     a, b = objects[i], objects[j]
-    objects[i] = Object(a.shape, b.color, a.size, a.x, a.y)
-    objects[j] = Object(b.shape, a.color, b.size, b.x, b.y)
-    return caption(Scene(tuple(objects), scene.background))
+    objects[i], objects[j] = replace(a, color=b.color), replace(b, color=a.color)
+    return Scene(tuple(objects), scene.background)
+
+
+def swap_foil(scene: Scene, generator: torch.Generator) -> str | None:
+    """The caption of a scene in which two objects have exchanged colours: same words, another truth. None if none
+    can."""
+    swapped = swap_colors(scene, generator)
+    return caption(swapped) if swapped is not None else None
 
 
 def vocabulary() -> list[str]:

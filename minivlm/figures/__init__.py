@@ -6,6 +6,7 @@ from minivlm.figures.budget import budget_bars
 from minivlm.figures.common import PALETTE, show
 from minivlm.figures.contrast import match_probabilities, similarity, zero_shot_bars
 from minivlm.figures.designs import design_map
+from minivlm.figures.lines import lines
 from minivlm.figures.tokens import token_strip
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
 
@@ -19,6 +20,7 @@ __all__ = [
     "curves",
     "design_map",
     "heat_maps",
+    "lines",
     "match_probabilities",
     "picture_grid",
     "picture_share",

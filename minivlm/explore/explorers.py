@@ -1,0 +1,127 @@
+"""The explorers of the lessons: attention, similarity, budget.
+
+They read results that are there (`Output`, cosines, budgets) through `minivlm.figures`; none runs a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from minivlm.attribution import READINGS, decoder_attention
+from minivlm.budget import Budget, budget
+from minivlm.designs import DESIGNS, configure
+from minivlm.explore.base import Explorer, buttons, slider
+from minivlm.figures import attention_maps, budget_bars, match_probabilities, words_of_patch
+from minivlm.figures.budget import CARDS
+from minivlm.figures.common import words_at
+from minivlm.model import Batch, Output, VLMConfig
+
+TEMPERATURES = np.geomspace(0.01, 1, 17).round(4).tolist()
+PIXELS = (112, 224, 336, 448, 672, 896)
+PATCHES = (8, 14, 16, 28, 32)
+IMAGES = (1, 2, 4, 8, 16, 32, 64)  # pictures, or frames of a video
+
+
+def attention_explorer(batch: Batch, output: Output, decode: Callable[[list[int]], str], sample: int = 0) -> Explorer:
+    """From a word of a sample to the patches that it reads, or from a patch to the words that read it: in one block and
+    head, or in the mean.
+
+    Reads `output.maps` and `output.layout`. The method "gradient" is there for an output that was made outside of
+    `torch.no_grad()`. ValueError for an output without maps.
+    """
+    layers, layout = decoder_attention(output), output.layout
+    graph = all(weights.requires_grad for weights in layers)
+    readers = layout.is_text[sample] & (layout.predecessor()[sample] >= 0)  # the begin mark reads nothing
+    places = readers.nonzero().flatten().tolist()
+    methods = [(method, method) for method in READINGS if graph or method != "gradient"]
+    controls = {
+        "start": buttons("Start from", [("a word", "word"), ("a patch", "patch")]),
+        "place": buttons("Word", list(zip(words_at(batch, output, decode, sample, places), places, strict=True))),
+        "method": buttons("Method", methods),
+        "row": slider("Patch row", _counted(int(layout.row[sample].max()) + 1)),
+        "col": slider("Patch column", _counted(int(layout.col[sample].max()) + 1)),
+        "layer": slider("Block", [("mean", 0), *_counted(len(layers))]),
+        "head": slider("Head", [("mean", 0), *_counted(layers[0].shape[1])]),
+    }
+
+    def draw(start, layer, head, place=None, method=None, row=None, col=None):
+        site = dict(sample=sample, layer=layer - 1 if layer else None, head=head - 1 if head else None)
+        if start == "word":
+            figure, told = attention_maps(batch, output, decode, [place], method=method, **site)
+            told = f"Word {places.index(place) + 1} of {len(places)}. {told}"  # a word may stand there twice
+            return figure, told if graph else f"{told} No gradients: the model was called under torch.no_grad()."
+        figure, told = words_of_patch(batch, output, decode, row - 1, col - 1, **site)
+        return figure, f"In {_which('block', layer)} and {_which('head', head)}: {told}"
+
+    unused = {"word": ("row", "col"), "patch": ("place", "method")}
+    return Explorer("Attention explorer", controls, draw, hidden=lambda start, **_: unused[start])
+
+
+def _counted(n: int) -> list[tuple[str, int]]:
+    return [(str(i), i) for i in range(1, n + 1)]
+
+
+def _which(kind: str, number: int) -> str:
+    return f"{kind} {number}" if number else f"the mean over {kind}s"
+
+
+def similarity_explorer(
+    panels: Mapping[str, Float[Tensor, "I T"]], rows: Sequence[str], columns: Sequence[str], temperature: float = 0.07
+) -> Explorer:
+    """How surely each picture (row) picks each text (column), at the steps that `panels` names, by temperature.
+
+    `panels` hold cosines. `temperature` is the one to begin with; CLIP's own is 0.07 when its training begins.
+    """
+    choices = sorted({*TEMPERATURES, temperature})
+    controls = {
+        "step": slider("Step", [(name, name) for name in panels]),
+        "temperature": slider("Temperature", [(f"{value:.3g}", value) for value in choices], temperature),
+    }
+
+    def draw(step, temperature):
+        figure, told = match_probabilities(panels[step], [temperature], rows, columns)
+        return figure, f"Step {step}. {told}"
+
+    return Explorer("Similarity explorer", controls, draw)
+
+
+def budget_explorer(names: Sequence[str] = (), words: int = 64) -> Explorer:
+    """What published designs cost with pictures of other sizes, in other patches, and with more of them, and in how
+    much memory they fit. `names`: designs with a decoder, or none for all of these."""
+    names = names or [name for name in DESIGNS if isinstance(configure(name, "published"), VLMConfig)]
+    own = configure(names[0], "published").vision
+    controls = {
+        "name": buttons("Design", [(DESIGNS[name].title, name) for name in names]),
+        "pixels": slider("Picture side", [(f"{n} pixels", n) for n in PIXELS], own.image_size[0]),
+        "patch": slider("Patch side", [(f"{n} pixels", n) for n in PATCHES], own.patch_size),
+        "images": slider("Pictures", [(str(n), n) for n in IMAGES]),
+    }
+
+    def draw(name, pixels, patch, images):
+        title = DESIGNS[name].title
+        try:
+            cost = budget(name, words=words, image_size=pixels, patch_size=patch, images=images)
+        except ValueError as error:  # sizes that do not suit the design: nothing went wrong
+            return plt.figure(figsize=(2, 0.2)), f"{title} cannot read this: {error}."
+        return budget_bars({title: cost})[0], _costs(title, cost)
+
+    return Explorer("Budget explorer", controls, draw)
+
+
+def _costs(title: str, cost: Budget) -> str:
+    """One budget in words: sizes, tokens, operations by part, cache by kind, memory, and the cards that it fits on."""
+    height, width = cost.image_size
+    pictures = f"{cost.images} picture{'s' if cost.images > 1 else ''} of {height} x {width} pixels"
+    parts = ", ".join(f"{part} {count / 1e12:,.2f}" for part, count in cost.flops.items())
+    fits = ", ".join(f"{card} GB {'yes' if cost.memory_bytes <= card * 1e9 else 'no'}" for card in CARDS)
+    return (
+        f"{title}, {pictures} and {cost.words} words: {cost.visual_tokens:,} visual tokens; "
+        f"{sum(cost.flops.values()) / 1e12:,.2f} TFLOP to read all ({parts}); KV cache "
+        f"{cost.image_cache_bytes / 2**20:,.0f} MiB of pictures, {cost.text_cache_bytes / 2**20:,.0f} MiB of words; "
+        f"{cost.memory_bytes / 1e9:,.1f} GB with the weights, in 16 bits. Fits on: {fits}."
+    )
