@@ -187,7 +187,7 @@ def press(tab, explorer, key: str) -> str:
 
     before = shown(explorer)[0]
     tab.keyboard.press(key)
-    expect(explorer.get_by_role("status"), f"{key} changed nothing").not_to_have_text(before)
+    expect(explorer.get_by_role("status"), f"{key} changed nothing").not_to_have_text(before, timeout=30_000)
     words, picture, alt = shown(explorer)
     assert words == alt and "Error" not in words
     return picture

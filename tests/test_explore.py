@@ -69,7 +69,7 @@ def test_words_light_up_patches_as_the_maps_say_and_no_model_runs(monkeypatch):
     explorer.sweep()
     controls = explorer.controls
     assert [label for label, _ in controls["place"].options] == (
-        "what color is the circle ? red · is there a red circle ? no ·".split()
+        "what, color, is, the, circle, ?, red, ·, is (2), there, a, red (2), circle (2), ? (2), no, · (2)".split(", ")
     )
     assert [value for _, value in controls["method"].options] == ["attention", "rollout", "gradient"]
     place = controls["place"].options[4][1]

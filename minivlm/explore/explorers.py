@@ -38,10 +38,11 @@ def attention_explorer(batch: Batch, output: Output, decode: Callable[[list[int]
     graph = all(weights.requires_grad for weights in layers)
     readers = layout.is_text[sample] & (layout.predecessor()[sample] >= 0)  # the begin mark reads nothing
     places = readers.nonzero().flatten().tolist()
+    words = _told_apart(words_at(batch, output, decode, sample, places))
     methods = [(method, method) for method in READINGS if graph or method != "gradient"]
     controls = {
         "start": buttons("Start from", [("a word", "word"), ("a patch", "patch")]),
-        "place": buttons("Word", list(zip(words_at(batch, output, decode, sample, places), places, strict=True))),
+        "place": buttons("Word", list(zip(words, places, strict=True))),
         "method": buttons("Method", methods),
         "row": slider("Patch row", _counted(int(layout.row[sample].max()) + 1)),
         "col": slider("Patch column", _counted(int(layout.col[sample].max()) + 1)),
@@ -60,6 +61,11 @@ def attention_explorer(batch: Batch, output: Output, decode: Callable[[list[int]
 
     unused = {"word": ("row", "col"), "patch": ("place", "method")}
     return Explorer("Attention explorer", controls, draw, hidden=lambda start, **_: unused[start])
+
+
+def _told_apart(words: Sequence[str]) -> list[str]:
+    """Words, numbered where they come again: of two buttons with one label, none knows whether it is down."""
+    return [f"{word} ({words[:i].count(word) + 1})" if word in words[:i] else word for i, word in enumerate(words)]
 
 
 def _counted(n: int) -> list[tuple[str, int]]:
