@@ -122,7 +122,7 @@ def picture_attention(
 ) -> Float[Tensor, "B L rows cols"]:
     """What every position attends to in the picture, patch by patch, in one block and head or in the mean over all."""
     reached = _mean(_chosen(decoder_attention(output), layer, head))  # (B, L, L)
-    return torch.stack([_on_grid(output, row) for row in reached.unbind(dim=1)], dim=1)
+    return _on_grid(output, reached.transpose(1, 2)).movedim(-1, 1)
 
 
 def _chosen(layers: list[Tensor], layer: int | None, head: int | None) -> list[Tensor]:
@@ -186,14 +186,14 @@ def _helped(
     return torch.stack(_chosen(helped, layer, head)).sum(dim=(0, 2, 3)).detach()  # (B, L)
 
 
-def _on_grid(output: Output, heat: Float[Tensor, "B L"]) -> Float[Tensor, "B rows cols"]:
+def _on_grid(output: Output, heat: Float[Tensor, "B L *rest"]) -> Float[Tensor, "B rows cols *rest"]:
     """The heat of the visual tokens, laid out as the patches they are."""
     layout = output.layout
     rows, cols = int(layout.row.max()) + 1, int(layout.col.max()) + 1
     counts = layout.is_visual.sum(dim=1)
     if not rows or (counts != rows * cols).any() or (layout.row[layout.is_visual] < 0).any():
         raise ValueError("this batch does not hold one token for each patch of one picture, so heat has no place in it")
-    return heat[layout.is_visual].view(len(heat), rows, cols)
+    return heat[layout.is_visual].view(len(heat), rows, cols, *heat.shape[2:])
 
 
 @torch.no_grad()

@@ -50,6 +50,10 @@ class Budget:
     def memory_bytes(self) -> int:
         return BYTES * sum(self.weights.values()) + self.cache_bytes
 
+    def fits(self, gigabytes: float) -> bool:
+        """Have weights and cache room in so much memory (1 GB = 1e9 bytes)?"""
+        return self.memory_bytes <= gigabytes * 1e9
+
     def __str__(self) -> str:
         height, width = self.image_size
         pictures = f"one {height}x{width} picture" if self.images == 1 else f"{self.images} {height}x{width} pictures"

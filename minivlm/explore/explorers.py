@@ -124,7 +124,7 @@ def _costs(title: str, cost: Budget) -> str:
     height, width = cost.image_size
     pictures = f"{cost.images} picture{'s' if cost.images > 1 else ''} of {height} x {width} pixels"
     parts = ", ".join(f"{part} {count / 1e12:,.2f}" for part, count in cost.flops.items())
-    fits = ", ".join(f"{card} GB {'yes' if cost.memory_bytes <= card * 1e9 else 'no'}" for card in CARDS)
+    fits = ", ".join(f"{card} GB {'yes' if cost.fits(card) else 'no'}" for card in CARDS)
     return (
         f"{title}, {pictures} and {cost.words} words: {cost.visual_tokens:,} visual tokens; "
         f"{sum(cost.flops.values()) / 1e12:,.2f} TFLOP to read all ({parts}); KV cache "

@@ -26,7 +26,7 @@ def heat_maps(
     """A row a picture: the picture, then each kind of heat as shares of its sum, one colour scale for all."""
     if len(titles) != len(images):
         raise ValueError(f"{len(images)} pictures and {len(titles)} titles: give one to each")
-    shares = {name: heat / heat.sum(dim=(1, 2), keepdim=True).clamp(min=1e-12) for name, heat in heats.items()}
+    shares = {name: _shares(heat) for name, heat in heats.items()}
     norm = PowerNorm(0.5, vmin=0, vmax=max(float(share.max()) for share in shares.values()))  # else one peak dims all
     size = (1.7 * (len(heats) + 1) + 0.9, 2.1 * len(images))
     figure, axes = plt.subplots(len(images), len(heats) + 1, figsize=size, squeeze=False, layout="constrained")
@@ -57,13 +57,25 @@ def _picture(axes: Axes, image: Float[Tensor, "3 H W"], rows: int, cols: int) ->
     axes.set_box_aspect(image.shape[1] / image.shape[2])
 
 
-def _told(name: str, share: Float[Tensor, "B rows cols"]) -> str:
+def _shares(heat: Float[Tensor, "B rows cols"]) -> Float[Tensor, "B rows cols"]:
+    """Each map as shares of its sum."""
+    return heat / heat.sum(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+
+
+def _summed_up(share: Float[Tensor, "B rows cols"]) -> tuple[float, str, list[tuple[int, int]]]:
+    """The mean mass of the hottest eighth of the patches, that eighth in words, and the hottest patch of each map, row
+    and column counted from 1."""
     flat = share.flatten(1)
     few = max(1, flat.shape[1] // 8)
     mass = float(flat.topk(few, dim=1).values.sum(dim=1).mean())
     peaks = [divmod(int(i), share.shape[2]) for i in flat.argmax(dim=1)]
-    places = "; ".join(f"row {row + 1}, column {col + 1}" for row, col in peaks)
-    return f"{name}: {mass:.0%} of the heat in {few} of {flat.shape[1]} patches, peaks at {places}."
+    return mass, f"{few} of {flat.shape[1]} patches", [(row + 1, col + 1) for row, col in peaks]
+
+
+def _told(name: str, share: Float[Tensor, "B rows cols"]) -> str:
+    mass, few, peaks = _summed_up(share)
+    places = "; ".join(f"row {row}, column {col}" for row, col in peaks)
+    return f"{name}: {mass:.0%} of the heat in {few}, peaks at {places}."
 
 
 def attention_maps(
@@ -82,7 +94,7 @@ def attention_maps(
     if places is None:
         places = output.layout.is_text[sample].nonzero().flatten().tolist()[1:]
     heats = torch.stack([word_heat(output, batch, place, method, sample, layer, head) for place in places]).cpu()
-    share = heats / heats.sum(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    share = _shares(heats)
     names, per_row = words_at(batch, output, decode, sample, places), min(8, len(places) + 1)
     rows = -(-(len(places) + 1) // per_row)
     size = (1.35 * per_row + 0.9, 1.65 * rows + 0.2)
@@ -96,12 +108,10 @@ def attention_maps(
         drawn = ax.imshow(heat, cmap="cividis", norm=norm, interpolation="nearest")
         ax.set_title(name, fontsize=9)
     figure.colorbar(drawn, ax=list(axes.flat), label="share of the word's heat", shrink=0.8)
-    peaks = [divmod(int(heat.argmax()), heat.shape[1]) for heat in share]
-    told = "; ".join(f"{name} ({row + 1}, {col + 1})" for name, (row, col) in zip(names, peaks, strict=True))
-    few = max(1, share[0].numel() // 8)
-    mass = float(share.flatten(1).topk(few, dim=1).values.sum(dim=1).mean())
+    mass, few, peaks = _summed_up(share)
+    told = "; ".join(f"{name} {peak}" for name, peak in zip(names, peaks, strict=True))
     return figure, (
-        f"{_site(method, layer, head)}: {mass:.0%} of a word's heat is in {few} of {share[0].numel()} patches (mean); "
+        f"{_site(method, layer, head)}: {mass:.0%} of a word's heat is in {few} (mean); "
         f"the hottest patch (row, column) of each word: {told}."
     )
 
@@ -132,7 +142,6 @@ def words_of_patch(
     figure, (left, right) = plt.subplots(
         1, 2, figsize=size, width_ratios=(1.6, 0.42 * len(names)), layout="constrained"
     )
-    rows, cols = picture_attention(output, layer, head).shape[-2:]
     _picture(left, batch.images[sample, 0], rows, cols)
     left.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=PALETTE["vermilion"], linewidth=2.5))
     right.bar(range(len(names)), share.tolist(), color=PALETTE["blue"])

@@ -51,7 +51,7 @@ def _stacked(axes: Axes, parts: Mapping[str, list[float]], fills: list[str], lab
 
 def fits(budget: Budget) -> str:
     """On which of the common cards weights and cache have room: "fits on 16 GB and 80 GB"."""
-    roomy = [f"{card} GB" for card in CARDS if budget.memory_bytes <= card * 1e9]
+    roomy = [f"{card} GB" for card in CARDS if budget.fits(card)]
     return f"fits on {' and '.join(roomy)}" if roomy else f"does not fit on {CARDS[-1]} GB"
 
 
