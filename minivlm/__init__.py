@@ -1,8 +1,9 @@
 """minivlm: every vision-language-model design, small enough to read, equal to the system it is named after."""
 
+from minivlm.batch import Batch
 from minivlm.budget import budget
 from minivlm.designs import DESIGNS, build
-from minivlm.model import VLM, Batch, Output
+from minivlm.model import VLM, Output
 from minivlm.pretrained import from_transformers
 from minivlm.runtime import setup
 from minivlm.storage import load, save

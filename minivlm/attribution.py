@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from minivlm.batch import Batch
 from minivlm.evaluate import Score
-from minivlm.model import VLM, Batch, Output, answer_positions
+from minivlm.model import VLM, Output, answer_positions
 
 READINGS = ("attention", "rollout", "gradient")  # of the maps of a pass
 METHODS = (*READINGS, "occlusion")

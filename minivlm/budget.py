@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from minivlm.batch import Batch
 from minivlm.designs import configure
 from minivlm.model import VLM, VLMConfig
 
@@ -100,22 +101,25 @@ def budget(
         words,
         tokens,
         {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in VLM.PARTS},
-        dict(_flops(model, images, tokens + words)),
+        dict(_flops(model, images, words, tokens)),
         per_position * (tokens + words),
     )
 
 
 @torch.no_grad()
-def _flops(model: VLM, images: int, length: int) -> Iterator[tuple[str, int]]:
+def _flops(model: VLM, images: int, words: int, tokens: int) -> Iterator[tuple[str, int]]:
     """Counted by running each part on tensors that have a shape but no numbers; a picture costs what every other
     does."""
     config = model.config
     picture = torch.empty(1, 1, 3, *config.vision.image_size, device="meta")
-    features = torch.empty(1, config.vision.num_patches, config.vision.width, device="meta")
+    features = torch.empty(1, config.num_features, config.vision.width, device="meta")
+    asked = torch.zeros(1, max(1, words), dtype=torch.long, device="meta")
+    asking = Batch(None, asked, instruction=asked)  # what a connector that reads the question reads: all the words
+    length = words + tokens
     sequence = torch.empty(1, length, config.language.width, device="meta")
     runs = {
         "vision": (images, lambda: model.features(picture)),
-        "connector": (images, lambda: model.connector(features)),
+        "connector": (images, lambda: model.connect(features[None], asking)),
         "language": (int(length > 0), lambda: model.language.logits(model.language(sequence))),
     }
     for part, (times, run) in runs.items():

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from minivlm import published
+from minivlm.connectors.pooling import AveragePooling, PixelShuffle
 from minivlm.connectors.projection import LinearProjection, MLPProjection, NormedMLPProjection
 from minivlm.contrastive.clip import CLIPConfig, clip_text
 from minivlm.contrastive.siglip import SigLIPConfig, siglip_text
@@ -43,6 +45,7 @@ class Design:
 
 
 MINI_VOCABULARY = 512  # room for words that later lessons add, so that trained weights keep their meaning
+MINI_TOKENS = 16  # visual tokens of a picture, where a connector is free to choose: a quarter of the patches
 MINI_CONTEXT = 96  # ids a mini text tower reads: a caption of nine objects
 
 
@@ -73,59 +76,34 @@ def _siglip_mini() -> SigLIPConfig:
     return SigLIPConfig(mini_vision(siglip_vit), _mini_text(siglip_text))
 
 
-def _clip_large(pixels: int) -> ViTConfig:
-    return clip_vit(image_size=(pixels, pixels), patch_size=14, width=1024, depth=24, heads=16, mlp_width=4096)
-
-
-def _clip_published() -> CLIPConfig:
-    text = clip_text(49408, context=77, width=768, depth=12, heads=12, mlp_width=3072)
-    return CLIPConfig(_clip_large(336), text, embed_dim=768, eos_id=None)
-
-
-def _siglip_published() -> SigLIPConfig:
-    vision = siglip_vit(image_size=(384, 384), patch_size=14, width=1152, depth=27, heads=16, mlp_width=4304)
-    text = siglip_text(32000, context=64, width=1152, depth=27, heads=16, mlp_width=4304)
-    return SigLIPConfig(vision, text)
-
-
-def _vicuna_7b(vocab_size: int) -> LlamaConfig:
-    return LlamaConfig(vocab_size, width=4096, depth=32, heads=32, kv_heads=32, mlp_width=11008, eps=1e-5)
-
-
-def _llava_published() -> VLMConfig:
-    return VLMConfig(_clip_large(224), LinearProjection(), _vicuna_7b(32003), image_id=32000, eos_id=2)
-
-
-def _llava15_published() -> VLMConfig:
-    return VLMConfig(_clip_large(336), MLPProjection(), _vicuna_7b(32064), image_id=32000, eos_id=2)
-
-
-def _yi_vl_published() -> VLMConfig:
-    vision = clip_vit(image_size=(448, 448), patch_size=14, width=1280, depth=32, heads=16, mlp_width=5120)
-    language = LlamaConfig(64000, width=4096, depth=32, heads=32, kv_heads=4, mlp_width=11008, eps=1e-5, rope_theta=5e6)
-    return VLMConfig(vision, NormedMLPProjection(), language, image_id=64000 - 1, eos_id=2)
-
-
 DESIGNS: dict[str, Design] = {
     "clip": Design(
         "CLIP", 2021, "arXiv:2103.00020", "ViT", "two linear heads", "one space, softmax loss",
-        _clip_mini, _clip_published,
+        _clip_mini, published.clip,
     ),
     "siglip": Design(
         "SigLIP", 2023, "arXiv:2303.15343", "ViT", "attention pooling", "one space, sigmoid loss",
-        _siglip_mini, _siglip_published,
+        _siglip_mini, published.siglip,
     ),
     "llava": Design(
         "LLaVA", 2023, "arXiv:2304.08485", "CLIP ViT", "linear projection", "interleaved",
-        lambda: mini_vlm(LinearProjection()), _llava_published,
+        lambda: mini_vlm(LinearProjection()), published.llava,
     ),
     "llava15": Design(
         "LLaVA-1.5", 2023, "arXiv:2310.03744", "CLIP ViT", "MLP projection", "interleaved",
-        lambda: mini_vlm(MLPProjection()), _llava15_published,
+        lambda: mini_vlm(MLPProjection()), published.llava15,
     ),
     "yi_vl": Design(
         "Yi-VL", 2024, "arXiv:2403.04652", "CLIP ViT", "MLP projection with norms", "interleaved",
-        lambda: mini_vlm(NormedMLPProjection()), _yi_vl_published,
+        lambda: mini_vlm(NormedMLPProjection()), published.yi_vl,
+    ),
+    "deco": Design(
+        "DeCo", 2024, "arXiv:2405.20985", "CLIP ViT", "average pooling", "interleaved",
+        lambda: mini_vlm(AveragePooling(MINI_TOKENS)), published.deco,
+    ),
+    "smolvlm": Design(
+        "SmolVLM", 2025, "arXiv:2504.05299", "SigLIP ViT", "pixel shuffle", "interleaved",
+        lambda: mini_vlm(PixelShuffle(factor=2)), published.smolvlm,
     ),
 }  # fmt: skip
 
@@ -144,6 +122,20 @@ def configure(name: str, preset: str = "mini") -> Config:
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     return getattr(find(name), preset)()
+
+
+def at_budget(config: VLMConfig, tokens: int) -> VLMConfig:
+    """The same design with `tokens` visual tokens a picture; ValueError where its connector leaves no choice, or cannot
+    make so many of its grid."""
+    connector, grid = config.connector, config.vision.grid
+    if hasattr(connector, "at_budget"):
+        config = replace(config, connector=connector.at_budget(tokens, grid))
+    with torch.device("meta"):
+        made = config.connector.build(config.vision.width, config.language.width, grid).num_tokens(grid)
+    if made != tokens:
+        kind = type(connector).__name__
+        raise ValueError(f"{kind} makes {made} tokens of {grid[0]}x{grid[1]} patches, not {tokens}: it has no choice")
+    return config
 
 
 def build(name: str, preset: str = "mini", device: str | torch.device | None = None) -> nn.Module:

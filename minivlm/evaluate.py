@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from minivlm.model import VLM, Batch, Encodes, Output, answer_positions
+from minivlm.batch import Batch, Encodes, each_apart
+from minivlm.model import VLM, Output, answer_positions
 
 
 @runtime_checkable
@@ -94,7 +95,11 @@ def evaluate(
         chosen = some[start : start + batch_size]
         asked = [questions[i] for i in chosen]
         dialogs = [[(q.text, q.answer) for q in sample] for sample in asked]
-        seen = None if blind else features[chosen]
+        pictures = torch.tensor(chosen)
+        if model.connector.conditioned:
+            dialogs, pictures = each_apart(dialogs, pictures)
+            asked = [[question] for sample in asked for question in sample]
+        seen = None if blind else features[pictures]
         batch = Batch.pack(tokenizer, dialogs, features=seen).to(device)
         for sample, hits in zip(asked, answered(model(batch), batch), strict=True):
             for question, hit in zip(sample, hits, strict=True):

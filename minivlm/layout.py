@@ -1,11 +1,11 @@
-"""What every position of a sequence is: word, patch, newline, latent, or padding.
+"""What every position of a sequence is: word, patch, cell of a coarser grid, latent, newline, or padding.
 
 Every token-strip picture, every budget and every loss mask reads this, so no count is ever typed by hand.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
 import torch
@@ -20,11 +20,13 @@ class Kind(IntEnum):
     NEWLINE = 3
     LATENT = 4
     TAG = 5
+    CELL = 6
 
 
 @dataclass(frozen=True)
 class VisualLayout:
-    """The `K` tokens that one picture became: their kind, and the patch (row, column) they stand for (-1: no place)."""
+    """The `K` tokens that one picture became: their kind, and the place (row, column) they stand for: a patch's in the
+    encoder's grid, a cell's in the connector's coarser one, -1 for a token that has none."""
 
     kind: Int[Tensor, " K"]
     row: Int[Tensor, " K"]
@@ -37,6 +39,22 @@ class VisualLayout:
         index = torch.arange(rows * cols)
         return cls(torch.full_like(index, Kind.PATCH), index // cols, index % cols)
 
+    @classmethod
+    def cells(cls, grid: tuple[int, int]) -> VisualLayout:
+        """One token a cell of a coarser `grid`, row by row."""
+        patches = cls.patches(grid)
+        return replace(patches, kind=torch.full_like(patches.kind, Kind.CELL))
+
+    @classmethod
+    def latents(cls, count: int) -> VisualLayout:
+        """`count` tokens that stand for no place of their own."""
+        nowhere = torch.full((count,), -1)
+        return cls(torch.full_like(nowhere, Kind.LATENT), nowhere, nowhere)
+
+    def __add__(self, other: VisualLayout) -> VisualLayout:
+        """The tokens of both, in that order."""
+        return VisualLayout(*(torch.cat([getattr(x, f.name) for x in (self, other)]) for f in fields(self)))
+
     def __len__(self) -> int:
         return len(self.kind)
 
@@ -47,7 +65,7 @@ class Layout:
 
     kind       a `Kind`
     image      which picture of the sample it belongs to, -1 for words and padding
-    row, col   the patch it stands for, -1 where that makes no sense
+    row, col   the place of a patch or a cell in its grid, -1 where that makes no sense
     index      words: place in `input_ids`; visual tokens: 0..K-1 within their picture; padding: -1
     segment    0 = shared by all, n = belongs to the n-th question only
     position   what the decoder is told the place is; questions on one picture all start at the same place

@@ -2,156 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minivlm.attention import capturing
+from minivlm.batch import IGNORE, Batch
+from minivlm.connectors.connector import Grid
 from minivlm.fusion.interleave import interleave, merge
 from minivlm.language.llama import LlamaConfig
 from minivlm.layout import Layout
 from minivlm.vision.vit import ViTConfig, check_images
-
-IGNORE = -100  # the label of a token that is not to be learned
-
-
-@runtime_checkable
-class Encodes(Protocol):
-    """What `Batch.pack` needs of a tokenizer."""
-
-    pad_id: int
-    bos_id: int
-    eos_id: int
-    image_id: int
-
-    def encode(self, text: str) -> list[int]: ...
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Pictures and words of B samples. The text holds ONE `<image>` id a picture, whatever the design makes of it.
-
-    images     (B, M, 3, H, W) float in [0, 1], or None where there are none or `features` are given instead
-    input_ids  (B, T) int
-    labels     (B, T) int, what is to be said at each place; `IGNORE` (-100) = not to be learned
-    text_mask  (B, T) bool, False = padding (default: no padding)
-    segments   (B, T) int, not decreasing; 0 = shared, n = seen only by the n-th question (default: all shared)
-    features   (B, M, N, D) float, what `VLM.features` made of the pictures earlier
-    """
-
-    images: Float[Tensor, "B M 3 H W"] | None
-    input_ids: Int[Tensor, "B T"]
-    labels: Int[Tensor, "B T"] | None = None
-    text_mask: Bool[Tensor, "B T"] | None = None
-    segments: Int[Tensor, "B T"] | None = None
-    features: Float[Tensor, "B M N D"] | None = None
-
-    def __post_init__(self):
-        ids = self.input_ids
-        if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"input_ids must be an integer tensor (B, T), got {_described(ids)}")
-        if ids.ndim != 2 or ids.numel() == 0:
-            raise ValueError(f"input_ids must be (B, T) with B, T >= 1, got {tuple(ids.shape)}")
-        self._check_text()
-        self._check_visual()
-
-    def _check_text(self) -> None:
-        for name in ("labels", "text_mask", "segments"):
-            value = getattr(self, name)
-            if value is not None and value.shape != self.input_ids.shape:
-                raise ValueError(
-                    f"{name} must be {tuple(self.input_ids.shape)} like input_ids, got {tuple(value.shape)}"
-                )
-        if self.text_mask is not None and self.text_mask.dtype != torch.bool:
-            raise TypeError(f"text_mask must be boolean (True = a word), got {self.text_mask.dtype}")
-        if self.text_mask is not None and not self.text_mask.any(dim=1).all():
-            raise ValueError("a sample has no words at all: text_mask is False in a whole row")
-        if self.segments is not None and (self.segments.diff(dim=1) < 0).any():
-            raise ValueError(
-                "segments must not decrease along a sample: the shared part first, then question after question"
-            )
-
-    def _check_visual(self) -> None:
-        if self.images is not None and self.features is not None:
-            raise ValueError("give images or features, not both: features stand in for the pictures they were made of")
-        for name, value, ndim in (("images", self.images, 5), ("features", self.features, 4)):
-            if value is None:
-                continue
-            if not isinstance(value, Tensor) or not value.is_floating_point():
-                raise TypeError(f"{name} must be a float tensor, got {_described(value)}")
-            if value.ndim != ndim or len(value) != len(self.input_ids):
-                wanted = "(B, M, 3, H, W)" if name == "images" else "(B, M, N, D)"
-                raise ValueError(f"{name} must be {wanted} with B = {len(self.input_ids)}, got {tuple(value.shape)}")
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def to(self, device: torch.device | str) -> Batch:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: v.to(device) if v is not None else None for k, v in moved.items()})
-
-    def blind(self, image_id: int) -> Batch:
-        """The same words without the pictures: what a model without eyes would be given."""
-        words = self.input_ids != image_id
-        return replace(
-            self, images=None, features=None, text_mask=words if self.text_mask is None else words & self.text_mask
-        )
-
-    @classmethod
-    def pack(
-        cls,
-        tokenizer: Encodes,
-        dialogs: Sequence[Sequence[tuple[str, str]]],
-        images: Float[Tensor, "B M 3 H W"] | None = None,
-        features: Float[Tensor, "B M N D"] | None = None,
-        contexts: Sequence[str] | None = None,
-    ) -> Batch:
-        """One sequence a sample: its pictures (and a text that all may read, its context), then every (question,
-        answer) of its dialog as a segment of its own, so that no question sees another and one picture's tokens serve
-        them all. Learned: the answers and their end.
-
-        An empty answer leaves the question open, for `VLM.generate`; an empty question makes a caption of the answer.
-        """
-        if len(dialogs) == 0:
-            raise ValueError("an empty batch: dialogs holds no sample")
-        visual = images if images is not None else features
-        pictures = visual.shape[1] if visual is not None else 0
-        prefix = [tokenizer.bos_id] + [tokenizer.image_id] * pictures
-        contexts = [""] * len(dialogs) if contexts is None else contexts
-        rows = [
-            _pack_row(tokenizer, prefix + tokenizer.encode(context), dialog)
-            for context, dialog in zip(contexts, dialogs, strict=True)
-        ]
-        length = max(len(ids) for ids, _, _ in rows)
-
-        def padded(column: int, fill: int) -> Tensor:
-            return torch.tensor([row[column] + [fill] * (length - len(row[column])) for row in rows])
-
-        lengths = torch.tensor([len(ids) for ids, _, _ in rows])
-        segments = padded(2, max(max(row[2]) for row in rows))
-        mask = torch.arange(length) < lengths[:, None]
-        return cls(images, padded(0, tokenizer.pad_id), padded(1, IGNORE), mask, segments, features)
-
-
-def _pack_row(tokenizer: Encodes, prefix: list[int], dialog: Sequence[tuple[str, str]]) -> tuple[list, list, list]:
-    ids, labels, segments = list(prefix), [IGNORE] * len(prefix), [0] * len(prefix)
-    for number, (question, answer) in enumerate(dialog, start=1):
-        asked = tokenizer.encode(question)
-        said = tokenizer.encode(answer) + [tokenizer.eos_id] if answer else []
-        ids += asked + said
-        labels += [IGNORE] * len(asked) + said
-        segments += [number] * len(asked + said)
-    return ids, labels, segments
-
-
-def _described(value: object) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 @dataclass(frozen=True)
@@ -172,13 +38,13 @@ class Output:
 
 @runtime_checkable
 class ConnectorConfig(Protocol):
-    def build(self, width: int, out_width: int) -> nn.Module: ...
+    def build(self, width: int, out_width: int, grid: Grid) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
 class VLMConfig:
-    """A design: its three parts, and which state of the encoder the connector reads (`layer`; None = after the final
-    norm). The class token, where the encoder has one, is dropped."""
+    """A design: its three parts, and what the connector reads of the encoder: the state after `layer` (None = after the
+    final norm), with the class token in front (`class_token`) or, as most do, without."""
 
     vision: ViTConfig
     connector: ConnectorConfig
@@ -186,13 +52,21 @@ class VLMConfig:
     image_id: int
     eos_id: int
     layer: int | None = -2
+    class_token: bool = False
 
     def __post_init__(self):
+        if self.class_token and not self.vision.class_token:
+            raise ValueError("class_token: this encoder has none to hand on")
         for name in ("image_id", "eos_id"):
             if not 0 <= getattr(self, name) < self.language.vocab_size:
                 raise ValueError(
                     f"{name} {getattr(self, name)} is outside the vocabulary of {self.language.vocab_size}"
                 )
+
+    @property
+    def num_features(self) -> int:
+        """How many vectors of a picture the connector reads."""
+        return self.vision.num_patches + self.class_token
 
     def build(self) -> VLM:
         return VLM(self)
@@ -207,7 +81,7 @@ class VLM(nn.Module):
         super().__init__()
         self.config = config
         self.vision = config.vision.build()
-        self.connector = config.connector.build(config.vision.width, config.language.width)
+        self.connector = config.connector.build(config.vision.width, config.language.width, config.vision.grid)
         self.language = config.language.build()
 
     @property
@@ -220,7 +94,22 @@ class VLM(nn.Module):
         check_images(flat, self.config.vision.image_size)
         layer = self.config.layer
         states = self.vision(flat)[0] if layer is None else self.vision.hidden(flat, layer)
-        return states[:, int(self.config.vision.class_token) :].unflatten(0, images.shape[:2])  # (B, M, N, D)
+        return states[:, -self.config.num_features :].unflatten(0, images.shape[:2])  # (B, M, N, D)
+
+    def connect(self, features: Float[Tensor, "B M N D"], batch: Batch) -> Float[Tensor, "B M K Dout"]:
+        """The visual tokens of every picture; a connector that reads the question is given the batch's instruction."""
+        flat, pictures = features.flatten(0, 1), features.shape[1]
+        if not self.connector.conditioned:
+            return self.connector(flat).unflatten(0, features.shape[:2])
+        ids, mask = batch.instruction, batch.instruction_mask
+        if ids is None:
+            raise ValueError(
+                "this design reads the question into its visual tokens, so each question needs a sample of its own: "
+                "pack dialogs of one question, or give Batch an instruction"
+            )
+        mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+        told = (x.repeat_interleave(pictures, dim=0) for x in (ids, mask))  # (B*M, P)
+        return self.connector(flat, *told).unflatten(0, features.shape[:2])
 
     def forward(self, batch: Batch, capture: bool = False) -> Output:
         """Read a whole batch. `capture` also returns every attention map of this very pass; the numbers stay the
@@ -279,7 +168,7 @@ class VLM(nn.Module):
         visual = None
         if batch.images is not None or batch.features is not None:
             features = batch.features if batch.features is not None else self.features(batch.images)
-            visual = self.connector(features.flatten(0, 1)).unflatten(0, features.shape[:2])  # (B, M, K, D)
+            visual = self.connect(features, batch)
         mask = torch.ones_like(batch.input_ids, dtype=torch.bool) if batch.text_mask is None else batch.text_mask
         segments = torch.zeros_like(batch.input_ids) if batch.segments is None else batch.segments
         picture = self.connector.layout(self.config.vision.grid)
@@ -294,7 +183,7 @@ class VLM(nn.Module):
         is_image = batch.input_ids == self.image_token_id
         if batch.text_mask is not None:
             is_image = is_image & batch.text_mask
-        expected = (self.config.vision.num_patches, self.config.vision.width)
+        expected = (self.config.num_features, self.config.vision.width)
         if batch.features is not None and tuple(batch.features.shape[2:]) != expected:
             got = tuple(batch.features.shape)
             raise ValueError(f"features must be (B, M, {expected[0]}, {expected[1]}) for this encoder, got {got}")

@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from minivlm.batch import Batch
 from minivlm.contrastive.regions import RegionCLIP
 from minivlm.data.scenes import CELLS, Scene, sample_scenes
 from minivlm.data.tasks import TASKS, evaluation_bank
 from minivlm.designs import build
 from minivlm.evaluate import evaluate, mean_accuracy, table
 from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
-from minivlm.model import VLM, Batch
+from minivlm.model import VLM
 from minivlm.runtime import pick_device, pick_scale
 from minivlm.storage import load, save, warm_start
 from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, Regions, Telegrams, generator
@@ -51,7 +52,8 @@ def vlm_stages(model: VLM, size: Size, seed: int = 0, tasks: tuple[str, ...] = T
     tokenizer = mini_tokenizer()
     bank = Bank.make(model, sample_scenes(size.scenes, generator(seed, 0)))
     captions = Dialogs(tokenizer, bank, size.batch_size, captions=True, seed=seed)
-    questions = Dialogs(tokenizer, bank, size.batch_size, tasks, size.per_scene, seed=seed + 1)
+    apart = model.connector.conditioned
+    questions = Dialogs(tokenizer, bank, size.batch_size, tasks, size.per_scene, apart=apart, seed=seed + 1)
     return [
         Stage("align", captions, size.align_steps, lr=3e-3, trains=("connector",)),
         Stage("instruct", questions, size.steps, lr=1e-3, trains=("connector", "language")),

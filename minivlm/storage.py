@@ -14,20 +14,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from minivlm.connectors.pooling import AveragePooling, PixelShuffle
 from minivlm.connectors.projection import LinearProjection, MLPProjection, NormedMLPProjection
 from minivlm.contrastive.clip import CLIPConfig
 from minivlm.contrastive.siglip import SigLIPConfig
 from minivlm.contrastive.towers import TextConfig
 from minivlm.language.llama import LlamaConfig
 from minivlm.model import VLM, VLMConfig
-from minivlm.pretrained import load_exactly
+from minivlm.pretrained.keys import load_exactly
 from minivlm.runtime import pick_device
 from minivlm.vision.vit import ViTConfig
 
 _CONFIGS = {
     kind.__name__: kind
     for kind in (CLIPConfig, SigLIPConfig, TextConfig, ViTConfig, LlamaConfig, VLMConfig)
-    + (LinearProjection, MLPProjection, NormedMLPProjection)
+    + (LinearProjection, MLPProjection, NormedMLPProjection, AveragePooling, PixelShuffle)
 }
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 

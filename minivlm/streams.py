@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from minivlm.batch import Batch, each_apart
 from minivlm.data.scenes import (
     COLOR_NAMES,
     SHAPE_NAMES,
@@ -24,7 +25,7 @@ from minivlm.data.scenes import (
 from minivlm.data.tasks import TASKS, ask, caption
 from minivlm.data.telegrams import quiz, telegram
 from minivlm.language.tokenizer import Tokenizer
-from minivlm.model import VLM, Batch
+from minivlm.model import VLM
 from minivlm.train import Step
 
 
@@ -110,7 +111,8 @@ class Bank:
 
 @dataclass(frozen=True)
 class Dialogs:
-    """Batches of a bank's scenes with fresh questions (`per_scene` of them on each), or with a caption."""
+    """Batches of a bank's scenes with fresh questions (`per_scene` of them on each), or with a caption. `apart`: every
+    question in a sample of its own, for connectors that read it; the same questions, whether apart or not."""
 
     tokenizer: Tokenizer
     bank: Bank
@@ -119,6 +121,7 @@ class Dialogs:
     per_scene: int = 8
     captions: bool = False
     blind: bool = False
+    apart: bool = False
     seed: int = 0
 
     def __call__(self, step: int, rows: range) -> Step:
@@ -130,8 +133,11 @@ class Dialogs:
         else:
             asked = ask(scenes, chance, tasks=self.tasks, per_scene=self.per_scene)
             dialogs = [[(q.text, q.answer) for q in sample] for sample in asked]
-        features = None if self.blind else self.bank.features[chosen[rows.start : rows.stop]]
-        batch = Batch.pack(self.tokenizer, dialogs[rows.start : rows.stop], features=features)
+        dialogs, pictures = dialogs[rows.start : rows.stop], chosen[rows.start : rows.stop]
+        if self.apart:
+            dialogs, pictures = each_apart(dialogs, pictures)
+        features = None if self.blind else self.bank.features[pictures]
+        batch = Batch.pack(self.tokenizer, dialogs, features=features)
         return Step((batch,), int((batch.labels >= 0).sum()))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tiny
 import torch
 
+from minivlm.batch import Batch
 from minivlm.explore import Explorer, attention_explorer, budget_explorer, similarity_explorer
-from minivlm.model import Batch, Output
+from minivlm.model import Output
 
 DIALOG = [("what color is the circle ?", "red"), ("is there a red circle ?", "no")]
 PANELS = {"before": torch.eye(3).roll(1, dims=0), "trained": torch.tensor([[0.9, 0, 0], [0, 0.5, 0.6], [0, 0, 0.7]])}

@@ -12,7 +12,7 @@ def merge_row(words, ids, visual, image_id):
     return torch.cat([{}])
 """
 _LABELS = """
-from minivlm.model import IGNORE
+from minivlm.batch import IGNORE
 def answer_labels(tokenizer, dialog):
     labels = {start}
     for question, answer in dialog:

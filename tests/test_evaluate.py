@@ -11,9 +11,10 @@ import torch
 from references import pictures, randomise
 from torch import Tensor
 
+from minivlm.batch import Batch
 from minivlm.evaluate import Score, answered, evaluate, mean_accuracy, retrieval, table, wilson, zero_shot
 from minivlm.language.llama import LlamaConfig
-from minivlm.model import VLM, Batch
+from minivlm.model import VLM
 
 
 class Numbers:

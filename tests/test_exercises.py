@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 
 from minivlm.attention import attend
+from minivlm.batch import IGNORE, Batch
 from minivlm.connectors.projection import MLPProjection
 from minivlm.course import exercise, progress
 from minivlm.course.checks import exercises_of, known_ids
 from minivlm.course.instructor import messages_of
 from minivlm.course.student import duty, without_solution
 from minivlm.language.tokenizer import mini_tokenizer
-from minivlm.model import IGNORE, Batch
 
 TESTS = Path(__file__).parent
 PLANTED = {
@@ -275,7 +275,7 @@ def test_the_reference_of_attention_is_the_packages():
 
 def test_the_reference_of_the_projection_is_the_packages():
     torch.manual_seed(0)
-    connector, features = MLPProjection().build(8, 6), torch.randn(2, 5, 8)
+    connector, features = MLPProjection().build(8, 6, (1, 5)), torch.randn(2, 5, 8)
     given = exercises_of("03")["03.projection"].reference(features, *connector.parameters())
     torch.testing.assert_close(given, connector(features))
 

@@ -175,7 +175,7 @@ def assert_equals_sequential(config, theirs: nn.Sequential, seed: int, scale: fl
         if isinstance(layer, nn.Linear):  # small enough for the epsilon of a norm behind it to matter
             layer.weight.mul_(scale)
             layer.bias.mul_(scale)
-    ours = config.build(width, out_width)
+    ours = config.build(width, out_width, (1, 7))
     ours.load_state_dict(theirs.state_dict())
     features = torch.randn(2, 7, width, generator=torch.Generator().manual_seed(seed))
     assert_same(ours(features), theirs(features))

@@ -13,7 +13,7 @@ from references import assert_same, pictures, words
 from torch import nn
 
 from minivlm import Batch, build, from_transformers
-from minivlm.pretrained import load_exactly, rename
+from minivlm.pretrained.keys import load_exactly, rename
 
 VISION = references.vision_sizes(0)
 REFERENCES = [references.clip, references.siglip, references.vit, references.llama, references.llava]

@@ -8,10 +8,10 @@ import torch
 from references import assert_same
 from torch import Tensor
 
+from minivlm.batch import Batch
 from minivlm.data.scenes import CELLS, COLOR_NAMES, Scenes, render, sample_scenes
 from minivlm.data.tasks import caption
 from minivlm.language.tokenizer import Tokenizer
-from minivlm.model import Batch
 from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, Telegrams, generator
 from minivlm.train import Source, Step
 

@@ -32,7 +32,7 @@ from minivlm.evaluate import zero_shot
 from minivlm.figures import show
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
 from minivlm.language.tokenizer import Tokenizer
-from minivlm.pretrained import load_exactly
+from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import answer
 from minivlm.runtime import pick_scale
 from minivlm.storage import warm_start

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from minivlm.connectors.connector import Connector, Grid
 from minivlm.layers import ACTIVATIONS, check_activation
 from minivlm.layout import VisualLayout
 
 
-class Projection(nn.Sequential):
+class Projection(Connector, nn.Sequential):
     """What all projections share: one visual token a patch, in the same order."""
 
-    def num_tokens(self, grid: tuple[int, int]) -> int:
-        return grid[0] * grid[1]
-
-    def layout(self, grid: tuple[int, int]) -> VisualLayout:
+    def layout(self, grid: Grid) -> VisualLayout:
         return VisualLayout.patches(grid)
 
     def forward(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B N Dout"]:
@@ -32,7 +30,7 @@ class Projection(nn.Sequential):
 class LinearProjection:
     """LLaVA 1.0: one linear map."""
 
-    def build(self, width: int, out_width: int) -> Projection:
+    def build(self, width: int, out_width: int, grid: Grid) -> Projection:
         return Projection(nn.Linear(width, out_width))
 
 
@@ -46,7 +44,7 @@ class MLPProjection:
     def __post_init__(self):
         check_activation(self.activation)
 
-    def build(self, width: int, out_width: int) -> Projection:
+    def build(self, width: int, out_width: int, grid: Grid) -> Projection:
         hidden = self.hidden or out_width
         return Projection(nn.Linear(width, hidden), _Activation(self.activation), nn.Linear(hidden, out_width))
 
@@ -57,7 +55,7 @@ class NormedMLPProjection:
 
     eps: float = 1e-5
 
-    def build(self, width: int, out_width: int) -> Projection:
+    def build(self, width: int, out_width: int, grid: Grid) -> Projection:
         return Projection(
             nn.Linear(width, out_width),
             nn.LayerNorm(out_width, eps=self.eps),

@@ -65,11 +65,11 @@ def draw(path: Path) -> None:
     """The token strip of one scene with two questions, as the bundled model reads it."""
     import torch
 
+    from minivlm.batch import Batch
     from minivlm.data.scenes import render, sample_scenes
     from minivlm.data.tasks import ask
     from minivlm.figures import token_strip
     from minivlm.language.tokenizer import mini_tokenizer
-    from minivlm.model import Batch
     from minivlm.storage import bundled
 
     chance, tokenizer = torch.Generator().manual_seed(3), mini_tokenizer()

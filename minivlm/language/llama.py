@@ -19,7 +19,8 @@ from minivlm.layers import Block, GatedMLP, check_divides, check_positive
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """Sizes of a Llama. `tied`: the output layer is the embedding table. `head_dim` None: width / heads."""
+    """Sizes of a Llama. `tied`: the output layer is the embedding table. `head_dim` None: width / heads. `qkv_bias`:
+    queries, keys and values have biases (Qwen)."""
 
     vocab_size: int
     width: int
@@ -31,6 +32,7 @@ class LlamaConfig:
     rope_theta: float = 10000.0
     tied: bool = False
     head_dim: int | None = None
+    qkv_bias: bool = False
 
     def __post_init__(self):
         check_positive(vocab_size=self.vocab_size, width=self.width, depth=self.depth, mlp_width=self.mlp_width)
@@ -56,9 +58,8 @@ class Llama(nn.Module):
         self.config = config
         norm = partial(nn.RMSNorm, config.width, eps=config.eps)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        attention = partial(
-            Attention, config.width, config.heads, config.kv_heads, head_dim=config.head_dim, bias=False
-        )
+        heads = dict(kv_heads=config.kv_heads, head_dim=config.head_dim, bias=config.qkv_bias, out_bias=False)
+        attention = partial(Attention, config.width, config.heads, **heads)
         self.blocks = nn.ModuleList(
             Block(attention(), GatedMLP(config.width, config.mlp_width), norm) for _ in range(config.depth)
         )

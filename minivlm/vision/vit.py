@@ -1,7 +1,7 @@
 """The vision transformer: cut a picture into patches, treat each as a word (Dosovitskiy et al. 2020, arXiv:2010.11929).
 
 Token count: (H / patch) * (W / patch) patches in, the same out, plus one class token where the tower has one.
-Three published towers differ only in what `clip_vit`, `siglip_vit` and `vit` spell out.
+Published towers differ only in what `clip_vit`, `siglip_vit`, `eva_vit` and `vit` spell out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from minivlm.attention import Attention
 from minivlm.layers import MLP, Block, check_activation, check_divides, check_positive
 
-POOLS = ("class", "map", "tanh")
+POOLS = ("class", "map", "tanh", "mean")
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class ViTConfig:
     """Sizes and variant of a tower. `image_size` is (H, W) in pixels; those beyond the last whole patch are not looked
     at (SigLIP SO400M reads 384 pixels as 27 patches of 14). `pool` says how one vector is made of all tokens: "class" =
     the class token (CLIP), "map" = an attention head with one learned query (SigLIP), "tanh" = the class token through
-    a tanh layer (ViT). Pictures come in [0, 1]; `mean` and `std`, a number a colour channel, are what training
-    centred them with, and 0 and 1 for a caller who has done so."""
+    a tanh layer (ViT), "mean" = the mean of all (towers that come without a head). Pictures come in [0, 1]; `mean` and
+    `std`, a number a colour channel, are what training centred them with, and 0 and 1 for a caller who has done so."""
 
     image_size: tuple[int, int]
     patch_size: int
@@ -51,7 +51,7 @@ class ViTConfig:
         check_activation(self.activation)
         if self.pool not in POOLS:
             raise ValueError(f"unknown pool {self.pool!r}; known: {', '.join(POOLS)}")
-        if self.pool != "map" and not self.class_token:
+        if self.pool in ("class", "tanh") and not self.class_token:
             raise ValueError(f'pool "{self.pool}" reads the class token, but class_token is False')
 
     @property
@@ -72,6 +72,9 @@ clip_vit = partial(
 )
 siglip_vit = partial(
     ViTConfig, activation="gelu_tanh", eps=1e-6, class_token=False, pre_norm=False, patch_bias=True, pool="map"
+)
+eva_vit = partial(
+    ViTConfig, activation="gelu", eps=1e-6, class_token=True, pre_norm=False, patch_bias=True, pool="class"
 )
 vit = partial(ViTConfig, activation="gelu", eps=1e-12, class_token=True, pre_norm=False, patch_bias=True, pool="tanh")
 
@@ -161,6 +164,8 @@ class ViT(nn.Module):
             return tokens, self.pool(tokens)
         if self.config.pool == "tanh":
             return tokens, torch.tanh(self.pool(tokens[:, 0]))
+        if self.config.pool == "mean":
+            return tokens, tokens.mean(dim=1)
         return tokens, tokens[:, 0]
 
 

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minivlm.batch import IGNORE, Batch
 from minivlm.course.checks import compare, draw
 from minivlm.course.exercise import ExerciseSpec, Mistake
 from minivlm.fusion.interleave import interleave, merge
 from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
 from minivlm.layout import VisualLayout
-from minivlm.model import IGNORE, Batch
 
 
 def project(features: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:

@@ -1,0 +1,60 @@
+"""What every connector is: it reads the features of N patches and hands the decoder a budget of K visual tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from minivlm.layers import check_positive
+from minivlm.layout import VisualLayout
+
+Grid = tuple[int, int]  # rows and columns of patches
+
+
+class Connector:
+    """Says how many tokens it makes of a grid of patches, and what each of them stands for.
+
+    `conditioned`: its `forward` reads the question beside the features, (B, N, D), (B, P) ids and (B, P) boolean mask;
+    others read the features alone.
+    """
+
+    conditioned: ClassVar[bool] = False
+
+    def layout(self, grid: Grid) -> VisualLayout:
+        raise NotImplementedError
+
+    def num_tokens(self, grid: Grid) -> int:
+        return len(self.layout(grid))
+
+
+class Resampler(Connector):
+    """A connector whose `tokens` latents stand for no place: any grid becomes that many."""
+
+    tokens: int
+
+    def layout(self, grid: Grid) -> VisualLayout:
+        return VisualLayout.latents(self.tokens)
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """The configuration of a connector that makes as many `tokens` of a picture as it is told to."""
+
+    tokens: int
+
+    def __post_init__(self):
+        check_positive(tokens=self.tokens)
+
+    def at_budget(self, tokens: int, grid: Grid) -> Budgeted:
+        """The same with another number of tokens; `build` refuses what it cannot make of the grid."""
+        return replace(self, tokens=tokens)
+
+
+def square_side(tokens: int, largest: int, what: str) -> int:
+    """The side of a square of that many cells, at most `largest` a side; ValueError with the counts that there are."""
+    side = math.isqrt(max(tokens, 0))
+    if side * side != tokens or not 1 <= side <= largest:
+        counts = ", ".join(str(n * n) for n in range(1, largest + 1))
+        raise ValueError(f"{what} makes a square of tokens, not {tokens}; it can give {counts}")
+    return side

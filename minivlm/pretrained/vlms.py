@@ -1,0 +1,58 @@
+"""Whole vision-language models of transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minivlm.connectors.projection import LinearProjection, MLPProjection
+from minivlm.model import VLMConfig
+from minivlm.pretrained.decoders import LLAMA, llama_config
+from minivlm.pretrained.keys import Rules, State, activation, refuse, rename, split_packed
+from minivlm.pretrained.towers import VISION, vision_config
+from minivlm.vision.vit import clip_vit, siglip_vit
+
+
+def llava(model: Any) -> tuple[VLMConfig, State]:
+    config, state = model.config, model.state_dict()
+    vision, is_clip = config.vision_config, config.vision_config.model_type == "clip_vision_model"
+    keeps = config.vision_feature_select_strategy
+    refuse(
+        "LLaVA",
+        {
+            f"vision tower {vision.model_type!r}": vision.model_type
+            not in ("clip_vision_model", "siglip_vision_model"),
+            f"vision_feature_select_strategy {keeps!r}": keeps != ("default" if is_clip else "full"),
+            "several vision_feature_layer": not isinstance(config.vision_feature_layer, int),
+            "a projector without biases": not config.multimodal_projector_bias,
+            "no single end id": not isinstance(config.text_config.eos_token_id, int),
+        },
+    )
+    own: Rules = [(r"model\.multi_modal_projector\.(linear_[12]\.(?:weight|bias))", r"\1"),
+                  (r"lm_head\.weight", "language.head.weight"),
+                  (r"model\.(vision_tower|language_model)\..*", "")]  # fmt: skip
+    rest = rename(state, own)
+    connector, projector = _llava_projector(rest, config.projector_hidden_act)
+    ours = VLMConfig(
+        vision_config(vision, clip_vit if is_clip else siglip_vit),
+        connector,
+        llama_config(config.text_config),
+        image_id=config.image_token_id,
+        eos_id=config.text_config.eos_token_id,
+        layer=config.vision_feature_layer,
+    )
+    return ours, {
+        **rename(split_packed(state), VISION, "model.vision_tower.", "vision."),
+        **projector,
+        **rename(state, LLAMA, "model.language_model.", "language."),
+        "language.head.weight": rest["language.head.weight"],
+    }
+
+
+def _llava_projector(state: State, between: str) -> tuple[LinearProjection | MLPProjection, State]:
+    """LLaVA's connector. Two linear maps with nothing between them, as transformers writes LLaVA 1.0, become one."""
+    first, second = ({kind: state[f"linear_{n}.{kind}"] for kind in ("weight", "bias")} for n in (1, 2))
+    if between == "linear":
+        folded = second["weight"] @ first["weight"], second["weight"] @ first["bias"] + second["bias"]
+        return LinearProjection(), {"connector.0.weight": folded[0], "connector.0.bias": folded[1]}
+    both = {f"connector.{place}.{kind}": layer[kind] for place, layer in ((0, first), (2, second)) for kind in layer}
+    return MLPProjection(activation(between), hidden=len(first["bias"])), both
