@@ -144,12 +144,14 @@ class Attention(Tapped):
         is_causal: bool = False,
         angles: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
+        values: Float[Tensor, "B Lk Dc"] | None = None,
     ) -> Float[Tensor, "B Lq D"]:
-        """Attend from `x` to `context` (default: `x`). `angles` are rotary cosines and sines, applied to q and k."""
+        """Attend from `x` to `context` (default: `x`). `angles` are rotary cosines and sines, applied to q and k;
+        `values` (default: the context) is what is handed on from where a key was attended to."""
         context = x if context is None else context
         q = self._split(self.q(x), self.heads)
         k = self._split(self.k(context), self.kv_heads)
-        v = self._split(self.v(context), self.kv_heads)
+        v = self._split(self.v(context if values is None else values), self.kv_heads)
         if angles is not None:
             q, k = rotate(q, *angles), rotate(k, *angles)
         if cache is not None:
