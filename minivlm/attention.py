@@ -7,7 +7,7 @@ of torch, and the explicit one, taken when somebody wants to see the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -58,10 +58,13 @@ def rotary(
 
 
 def rotate(x: Float[Tensor, "B H L d"], cos: Tensor, sin: Tensor) -> Float[Tensor, "B H L d"]:
-    """Turn each channel pair (i, i + d/2) of `x` by its angle: the half-split ("NeoX") layout that Llama uses."""
-    first, second = x.chunk(2, dim=-1)
+    """Turn each channel pair (i, i + r/2) of the first r channels of `x` by its angle: the half-split ("NeoX") layout.
+
+    There is an angle for each pair: Llama's are for all channels, Phi's leave the last ones as they are."""
+    turned = 2 * cos.shape[-1]
+    first, second = x[..., :turned].chunk(2, dim=-1)
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin, x[..., turned:]], dim=-1)
 
 
 class LayerCache:
@@ -115,7 +118,10 @@ def capturing(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 class Attention(Tapped):
-    """Multi-head attention with its four projections: self-attention, or cross-attention when a `context` is given."""
+    """Multi-head attention with its four projections: self-attention, or cross-attention when a `context` is given.
+
+    `head_norm` makes, of a head's size, the norms that each head's queries and keys pass before they meet.
+    """
 
     def __init__(
         self,
@@ -126,6 +132,7 @@ class Attention(Tapped):
         context_width: int | None = None,
         bias: bool = True,
         out_bias: bool | None = None,
+        head_norm: Callable[[int], nn.Module] | None = None,
     ):
         super().__init__()
         self.heads, self.kv_heads = heads, kv_heads or heads
@@ -135,6 +142,8 @@ class Attention(Tapped):
         self.k = nn.Linear(context_width, self.kv_heads * self.head_dim, bias=bias)
         self.v = nn.Linear(context_width, self.kv_heads * self.head_dim, bias=bias)
         self.out = nn.Linear(self.heads * self.head_dim, width, bias=bias if out_bias is None else out_bias)
+        head_norm = head_norm or (lambda dim: nn.Identity())
+        self.q_norm, self.k_norm = head_norm(self.head_dim), head_norm(self.head_dim)
 
     def forward(
         self,
@@ -149,8 +158,8 @@ class Attention(Tapped):
         """Attend from `x` to `context` (default: `x`). `angles` are rotary cosines and sines, applied to q and k;
         `values` (default: the context) is what is handed on from where a key was attended to."""
         context = x if context is None else context
-        q = self._split(self.q(x), self.heads)
-        k = self._split(self.k(context), self.kv_heads)
+        q = self.q_norm(self._split(self.q(x), self.heads))
+        k = self.k_norm(self._split(self.k(context), self.kv_heads))
         v = self._split(self.v(context if values is None else values), self.kv_heads)
         if angles is not None:
             q, k = rotate(q, *angles), rotate(k, *angles)

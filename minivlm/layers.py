@@ -60,13 +60,13 @@ class MLP(nn.Module):
 class GatedMLP(nn.Module):
     """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x)), without biases."""
 
-    def __init__(self, width: int, hidden: int):
+    def __init__(self, width: int, hidden: int, out_width: int | None = None):
         super().__init__()
         self.gate = nn.Linear(width, hidden, bias=False)
         self.up = nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.down = nn.Linear(hidden, out_width or width, bias=False)
 
-    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B Dout"]:
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
