@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -177,6 +178,12 @@ def test_the_page_asks_no_network_for_more_than_formulas():
     sources = [line for line in html.splitlines() if "<script src" in line or "<link" in line]
     assert all("mathjax" in line.lower() for line in sources)
     assert "require.min.js" not in html and "mermaid" not in html
+
+
+def test_hints_stay_folded_on_the_page():
+    card = new_markdown_cell("<details><summary>Hint</summary>\n\nLook.\n\n</details>")
+    html = page(new_notebook(cells=[card]), "title")
+    assert re.search(r"<details><summary>Hint</summary>\s*<p>Look.</p>\s*</details>", html)
 
 
 def test_a_long_notebook_gives_a_sign_of_life(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

@@ -97,9 +97,9 @@ def test_each_name_gets_a_colour_of_its_own():
 
 
 def test_showing_prints_the_description_and_closes(capsys):
-    figure, alt = curves({"a": [1.0, 0.5]})
+    figure, alt = curves({"a run with a name": [1.0, 0.5], "another run with a name": [2.0, 1.5]})
     show(figure, alt)
-    assert alt in capsys.readouterr().out
+    assert alt in " ".join(capsys.readouterr().out.split())
     assert not plt.fignum_exists(figure.number)
 
 
@@ -204,6 +204,10 @@ def test_a_grid_shows_each_picture_over_its_caption():
         np.testing.assert_allclose(axes.images[0].get_array(), picture.permute(1, 2, 0))
         assert axes.get_xlabel() == text
     assert alt == "2 pictures: a red circle; a blue square."
+    [axes] = picture_grid(PICTURES[:1, 0], ["a large red circle , on white ."])[0].axes
+    assert (
+        axes.get_xlabel() == "a large red circle\N{NO-BREAK SPACE},\non white\N{NO-BREAK SPACE}."
+    )  # no line begins with a comma
     assert picture_grid(PICTURES[:1, 0], ["a red circle , on white ."])[1] == "One picture: a red circle , on white."
 
 
@@ -260,6 +264,8 @@ def test_a_map_a_word_holds_that_word_s_heat(read):
     np.testing.assert_allclose(figure.axes[0].images[0].get_array(), PICTURES[1, 0].permute(1, 2, 0))
     row, col = divmod(int(word_heat(output, batch, 8, "gradient", 1, 1, 0).argmax()), 2)
     assert alt.startswith("Gradient in block 2, head 1: ") and f"circle ({row + 1}, {col + 1})" in alt
+    alone = attention_maps(batch, output, tiny.TOKENIZER.decode, [8], sample=1)[1]
+    assert " of the word's heat is in 1 of 4 patches; the hottest patch (row, column): circle (" in alone
     with pytest.raises(ValueError, match="with images"):
         attention_maps(replace(batch, images=None), output, tiny.TOKENIZER.decode)
 
@@ -271,10 +277,10 @@ def test_the_words_of_a_patch_are_its_column_of_the_maps(read):
     frame = left.patches[0]
     assert (frame.get_x(), frame.get_y()) == (-0.5, 0.5)  # column 0, row 1
     weights = decoder_attention(output)[0][1].mean(dim=0)  # (L, L)
-    shares = [float(weights[place, 3]) for place in (0, *range(5, 16))]  # patch (1, 0) stands at 3
+    shares = [float(weights[place, 3]) for place in range(5, 16)]  # patch (1, 0) stands at 3
     np.testing.assert_allclose([bar.get_height() for bar in right.patches], shares, rtol=1e-5)
     names = [label.get_text() for label in right.get_xticklabels()]
-    assert names == "· is there a circle ? no · where ? top-left ·".split()
+    assert names == ["is", "there", "a", "circle", "?", "no", "·", "where", "? (2)", "top-left", "· (2)"]
     assert f"row 2, column 1 gets most attention from: {names[int(np.argmax(shares))]} {max(shares):.1%}" in alt
 
 
@@ -367,6 +373,7 @@ def test_budget_bars_stack_up_to_the_budget():
     assert cache.patches[0].get_width() == pytest.approx(few.image_cache_bytes / 2**20)
     assert "one: 576 visual tokens" in alt and "four: 2,304 visual tokens" in alt
     assert [line.get_xdata()[0] for line in memory.lines] == [8, 16]
+    assert "cards of 8 and 16 GB" in [text.get_text() for text in memory.get_legend().get_texts()]
 
 
 def test_what_fits_is_weights_and_cache():

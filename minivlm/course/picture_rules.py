@@ -21,10 +21,10 @@ def predict_first(lesson: Lesson) -> Iterator[str]:
 
 def described(lesson: Lesson) -> Iterator[str]:
     for n, cell in lesson.code:
-        printed = "".join(output.get("text", "") for output in cell.outputs)
+        printed = " ".join("".join(output.get("text", "") for output in cell.outputs).split())
         for output in cell.outputs:
-            told = output.get("metadata", {}).get("image/png", {}).get("alt", "").strip()
-            if "image/png" in output.get("data", {}) and (not told or told not in printed):
+            told = output.get("metadata", {}).get("image/png", {}).get("alt", "").split()
+            if "image/png" in output.get("data", {}) and (not told or " ".join(told) not in printed):
                 yield f"cell {n}: a picture without its description in words; show it with `minivlm.figures.show`"
 
 

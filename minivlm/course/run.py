@@ -134,8 +134,8 @@ def figures_of(notebook: NotebookNode) -> dict[str, float]:
 
 
 def page(notebook: NotebookNode, title: str) -> str:
-    """The notebook as one HTML file with its pictures inside."""
-    exporter = HTMLExporter(raw_template=NEEDS_NO_NETWORK, embed_images=True)
+    """The notebook as one HTML file with the pictures of its outputs inside."""
+    exporter = HTMLExporter(raw_template=NEEDS_NO_NETWORK)  # embed_images=True would take hints out of their <details>
     return exporter.from_notebook_node(notebook, {"metadata": {"name": title}})[0]
 
 

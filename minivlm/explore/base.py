@@ -16,6 +16,8 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from minivlm.figures.common import in_lines
+
 DPI = 100
 
 
@@ -110,9 +112,8 @@ class Explorer(widgets.VBox):
             for name, control in self.controls.items()
             if name not in self._hidden(**self._values())
         )
-        return super()._repr_mimebundle_(**kwargs) | {
-            "text/plain": f"{self.title}, to be moved where a kernel runs: {said}. It shows: {self._state.words}"
-        }
+        told = f"{self.title}, to be moved where a kernel runs: {said}. It shows: {self._state.words}"
+        return super()._repr_mimebundle_(**kwargs) | {"text/plain": in_lines(told)}
 
 
 def _told(error: Exception) -> str:
@@ -146,6 +147,6 @@ def slider(description: str, options: Sequence[tuple[str, object]], value: objec
         options=options,
         value=options[0][1] if value is None else value,
         description=description,
-        style={"description_width": "6em"},
-        layout={"width": "30em", "max_width": "98%"},
+        style={"description_width": "8em"},
+        layout={"width": "32em", "max_width": "98%"},
     )

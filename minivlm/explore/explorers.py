@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minivlm.attribution import READINGS, decoder_attention
+from minivlm.batch import Batch
 from minivlm.budget import Budget, budget
 from minivlm.designs import DESIGNS, configure
 from minivlm.explore.base import Explorer, buttons, slider
 from minivlm.figures import attention_maps, budget_bars, match_probabilities, words_of_patch
 from minivlm.figures.budget import CARDS
-from minivlm.figures.common import words_at
-from minivlm.model import Batch, Output, VLMConfig
+from minivlm.figures.common import told_apart, words_at
+from minivlm.model import Output, VLMConfig
 
 TEMPERATURES = np.geomspace(0.01, 1, 17).round(4).tolist()
 PIXELS = (112, 224, 336, 448, 672, 896)
@@ -38,7 +39,7 @@ def attention_explorer(batch: Batch, output: Output, decode: Callable[[list[int]
     graph = all(weights.requires_grad for weights in layers)
     readers = layout.is_text[sample] & (layout.predecessor()[sample] >= 0)  # the begin mark reads nothing
     places = readers.nonzero().flatten().tolist()
-    words = _told_apart(words_at(batch, output, decode, sample, places))
+    words = told_apart(words_at(batch, output, decode, sample, places))
     methods = [(method, method) for method in READINGS if graph or method != "gradient"]
     controls = {
         "start": buttons("Start from", [("a word", "word"), ("a patch", "patch")]),
@@ -63,11 +64,6 @@ def attention_explorer(batch: Batch, output: Output, decode: Callable[[list[int]
     return Explorer("Attention explorer", controls, draw, hidden=lambda start, **_: unused[start])
 
 
-def _told_apart(words: Sequence[str]) -> list[str]:
-    """Words, numbered where they come again: of two buttons with one label, none knows whether it is down."""
-    return [f"{word} ({words[:i].count(word) + 1})" if word in words[:i] else word for i, word in enumerate(words)]
-
-
 def _counted(n: int) -> list[tuple[str, int]]:
     return [(str(i), i) for i in range(1, n + 1)]
 
@@ -77,21 +73,26 @@ def _which(kind: str, number: int) -> str:
 
 
 def similarity_explorer(
-    panels: Mapping[str, Float[Tensor, "I T"]], rows: Sequence[str], columns: Sequence[str], temperature: float = 0.07
+    panels: Mapping[str, Float[Tensor, "I T"]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    temperature: float = 0.07,
+    kind: str = "Step",
 ) -> Explorer:
-    """How surely each picture (row) picks each text (column), at the steps that `panels` names, by temperature.
+    """How surely each picture (row) picks each text (column), in each of `panels`, by temperature.
 
-    `panels` hold cosines. `temperature` is the one to begin with; CLIP's own is 0.07 when its training begins.
+    `panels` hold cosines, and `kind` says what they are: steps of a training, or spaces. `temperature` is the one to
+    begin with; CLIP's own is 0.07 when its training begins.
     """
     choices = sorted({*TEMPERATURES, temperature})
     controls = {
-        "step": slider("Step", [(name, name) for name in panels]),
+        "panel": slider(kind, [(name, name) for name in panels]),
         "temperature": slider("Temperature", [(f"{value:.3g}", value) for value in choices], temperature),
     }
 
-    def draw(step, temperature):
-        figure, told = match_probabilities(panels[step], [temperature], rows, columns)
-        return figure, f"Step {step}. {told}"
+    def draw(panel, temperature):
+        figure, told = match_probabilities(panels[panel], [temperature], rows, columns)
+        return figure, f"{kind} {panel}. {told}"
 
     return Explorer("Similarity explorer", controls, draw)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -16,8 +15,9 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from minivlm.attribution import decoder_attention, picture_attention, word_heat
-from minivlm.figures.common import PALETTE, words_at
-from minivlm.model import Batch, Output
+from minivlm.batch import Batch
+from minivlm.figures.common import PALETTE, told_apart, words_at, wrapped
+from minivlm.model import Output
 
 
 def heat_maps(
@@ -32,7 +32,7 @@ def heat_maps(
     figure, axes = plt.subplots(len(images), len(heats) + 1, figsize=size, squeeze=False, layout="constrained")
     for row, (line, title) in enumerate(zip(axes, titles, strict=True)):
         _picture(line[0], images[row], *next(iter(heats.values())).shape[1:])
-        line[0].set_xlabel(textwrap.fill(title, 22), fontsize=8)
+        line[0].set_xlabel(wrapped(title, 22), fontsize=8)
         for ax, (name, share) in zip(line[1:], shares.items(), strict=True):
             drawn = ax.imshow(share[row].cpu(), cmap="cividis", norm=norm, interpolation="nearest")
             ax.set_title(name if row == 0 else "", fontsize=9)
@@ -95,11 +95,12 @@ def attention_maps(
         places = output.layout.is_text[sample].nonzero().flatten().tolist()[1:]
     heats = torch.stack([word_heat(output, batch, place, method, sample, layer, head) for place in places]).cpu()
     share = _shares(heats)
-    names, per_row = words_at(batch, output, decode, sample, places), min(8, len(places) + 1)
-    rows = -(-(len(places) + 1) // per_row)
+    names, panels = words_at(batch, output, decode, sample, places), len(places) + 1
+    rows = -(-panels // 8)
+    per_row = -(-panels // rows)
     size = (1.35 * per_row + 0.9, 1.65 * rows + 0.2)
     figure, axes = plt.subplots(rows, per_row, figsize=size, squeeze=False, layout="constrained")
-    for ax in axes.flat[len(places) + 1 :]:
+    for ax in axes.flat[panels:]:
         ax.axis("off")
     _picture(axes.flat[0], batch.images[sample, 0], *share.shape[1:])
     norm = PowerNorm(0.5, vmin=0, vmax=max(float(share.max()), 1e-12))
@@ -110,9 +111,10 @@ def attention_maps(
     figure.colorbar(drawn, ax=list(axes.flat), label="share of the word's heat", shrink=0.8)
     mass, few, peaks = _summed_up(share)
     told = "; ".join(f"{name} {peak}" for name, peak in zip(names, peaks, strict=True))
+    one = len(places) == 1
     return figure, (
-        f"{_site(method, layer, head)}: {mass:.0%} of a word's heat is in {few} (mean); "
-        f"the hottest patch (row, column) of each word: {told}."
+        f"{_site(method, layer, head)}: {mass:.0%} of {'the' if one else 'a'} word's heat is in {few}"
+        f"{'' if one else ' (mean)'}; the hottest patch (row, column){'' if one else ' of each word'}: {told}."
     )
 
 
@@ -131,13 +133,14 @@ def words_of_patch(
     layer: int | None = None,
     head: int | None = None,
 ) -> tuple[Figure, str]:
-    """The other way round: how much of each word's attention goes to the patch at (`row`, `col`), counted from 0."""
+    """The other way round: how much of the attention of each word but the begin mark goes to the patch at (`row`,
+    `col`), counted from 0."""
     _check_pictured(batch)
-    places = output.layout.is_text[sample].nonzero().flatten().tolist()
+    places = output.layout.is_text[sample].nonzero().flatten().tolist()[1:]
     reached = picture_attention(output, layer, head)[sample].detach().cpu()  # (L, rows, cols)
     share = reached[places, row, col]  # (words,)
     rows, cols = reached.shape[1:]
-    names = words_at(batch, output, decode, sample, places)
+    names = told_apart(words_at(batch, output, decode, sample, places))
     size = (0.42 * len(names) + 3.2, 2.6)
     figure, (left, right) = plt.subplots(
         1, 2, figsize=size, width_ratios=(1.6, 0.42 * len(names)), layout="constrained"

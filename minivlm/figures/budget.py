@@ -31,10 +31,11 @@ def budget_bars(budgets: Mapping[str, Budget]) -> tuple[Figure, str]:
     }
     _stacked(axes[0], work, list(_PARTS.values()), "operations (TFLOP)")
     _stacked(axes[1], cache, [PALETTE["sky"], PALETTE["blue"]], "KV cache (MiB)")
+    ends = [card for card in CARDS if card < 1.3 * max(b.memory_bytes for b in values) / 1e9]
+    for card in ends:
+        told = f"cards of {' and '.join(map(str, ends))} GB" if card == ends[0] else None
+        axes[2].axvline(card, color="black", linewidth=1, linestyle="--", label=told)
     _stacked(axes[2], memory, [PALETTE["blue"], PALETTE["orange"]], "memory in 16 bits (GB)")
-    for card in CARDS:
-        if card < 1.3 * max(b.memory_bytes for b in values) / 1e9:
-            axes[2].axvline(card, color="black", linewidth=1, linestyle="--")
     axes[0].set_yticks(range(len(budgets)), list(budgets), fontsize=8)
     axes[0].invert_yaxis()
     return figure, " ".join(_told(name, b) for name, b in budgets.items())
@@ -46,7 +47,7 @@ def _stacked(axes: Axes, parts: Mapping[str, list[float]], fills: list[str], lab
         axes.barh(range(len(lengths)), lengths, left=left, label=name, color=fill, height=0.7)
         left = [a + b for a, b in zip(left, lengths, strict=True)]
     axes.set_xlabel(label, fontsize=9)
-    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(parts))
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
 def fits(budget: Budget) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+import re
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from minivlm.model import Batch, Output
+from minivlm.batch import Batch
+from minivlm.model import Output
 
 # Okabe & Ito's eight colours (2008)
 PALETTE = {
@@ -29,6 +32,11 @@ def colours(names: Collection[str]) -> list[str]:
     return list(PALETTE.values())[: len(names)]
 
 
+def wrapped(text: str, width: int) -> str:
+    """Text in lines, none of which begins with the comma or question mark that a tokenizer has set apart."""
+    return textwrap.fill(re.sub(r" ([,.?])", "\N{NO-BREAK SPACE}\\1", text), width, break_on_hyphens=False)
+
+
 def words_at(
     batch: Batch, output: Output, decode: Callable[[list[int]], str], sample: int, places: Iterable[int]
 ) -> list[str]:
@@ -37,12 +45,22 @@ def words_at(
     return [decode([int(batch.input_ids[sample, index[place]])]) or "·" for place in places]
 
 
+def told_apart(words: Sequence[str]) -> list[str]:
+    """Words, numbered where they come again."""
+    return [f"{word} ({words[:i].count(word) + 1})" if word in words[:i] else word for i, word in enumerate(words)]
+
+
+def in_lines(text: str) -> str:
+    """Text in lines that are read without scrolling, none of which ends within a word, as those of a page would."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def show(figure: Figure, alt: str) -> None:
-    """Display `figure`, then print its description; ValueError for an empty one. The figure is closed afterwards."""
+    """Display `figure`, then print its description in lines; ValueError for an empty one. The figure is closed."""
     if not alt.strip():
         raise ValueError("a picture needs its description in words: pass alt=...")
     from IPython.display import display
 
     display(figure, metadata={"image/png": {"alt": alt}})
     plt.close(figure)
-    print(alt)
+    print(in_lines(alt))

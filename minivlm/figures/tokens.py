@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from minivlm.batch import Batch
 from minivlm.figures.common import PALETTE, words_at
 from minivlm.layout import Kind
-from minivlm.model import Batch, Output, answer_positions
+from minivlm.model import Output, answer_positions
 
 _COLOURS = {
     Kind.TEXT: "#FFFFFF",
@@ -82,7 +83,7 @@ def _word(axes, batch, output, decode, sample, place, x, y) -> None:
     axes.add_patch(Rectangle((x, y), 1, 1, color=_COLOURS[kind]))
     if kind == Kind.TEXT:
         [word] = words_at(batch, output, decode, sample, [place])
-        size = min(9, 60 / max(len(line) for line in word.split("-")))
+        size = min(9, 50 / max(len(line) for line in word.split("-")))
         clear = dict(facecolor="white", edgecolor="none", pad=0.8)  # no hatch across the letters
         word = word.replace("-", "-\n")
         axes.text(x + 0.5, y + 0.5, word, ha="center", va="center", fontsize=size, bbox=clear, zorder=4)

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from minivlm.evaluate import Score
-from minivlm.figures.common import colours
+from minivlm.figures.common import colours, wrapped
 
 
 def curves(losses: Mapping[str, Sequence[float]], smooth: float = 0.9) -> tuple[Figure, str]:
@@ -62,7 +62,7 @@ def picture_grid(images: Float[Tensor, "N 3 H W"], captions: Sequence[str], per_
         raise ValueError(f"{len(images)} pictures and {len(captions)} captions: give one to each")
     per_row = min(per_row, len(images))
     rows = -(-len(images) // per_row)
-    texts = [textwrap.fill(caption, 20) for caption in captions]
+    texts = [wrapped(caption, 20) for caption in captions]
     height = 1.6 + 0.15 * max(text.count("\n") + 1 for text in texts)
     figure, axes = plt.subplots(
         rows, per_row, figsize=(1.5 * per_row, height * rows), squeeze=False, layout="constrained"
