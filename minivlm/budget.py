@@ -114,8 +114,10 @@ def _flops(model: VLM, images: int, words: int, tokens: int) -> Iterator[tuple[s
     picture = torch.empty(1, 1, 3, *config.vision.image_size, device="meta")
     features = torch.empty(1, config.num_features, config.vision.width, device="meta")
     asked = torch.zeros(1, max(1, words), dtype=torch.long, device="meta")
-    asking = Batch(None, asked, instruction=asked)  # what a connector that reads the question reads: all the words
+    # a connector that reads the question reads all the words, or as many as it can
+    asking = Batch(None, asked, instruction=asked[:, : model.connector.max_words])
     length = words + tokens
+    model.requires_grad_(False)  # the counter wants a history of whatever has a gradient, and no_grad leaves none
     sequence = torch.empty(1, length, config.language.width, device="meta")
     runs = {
         "vision": (images, lambda: model.features(picture)),

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from torch import nn
+
 from minivlm.layers import check_positive
 from minivlm.layout import VisualLayout
 
@@ -16,16 +18,21 @@ class Connector:
     """Says how many tokens it makes of a grid of patches, and what each of them stands for.
 
     `conditioned`: its `forward` reads the question beside the features, (B, N, D), (B, P) ids and (B, P) boolean mask;
-    others read the features alone.
+    others read the features alone. `max_words`: how many of its words it can read, P at most.
     """
 
     conditioned: ClassVar[bool] = False
+    max_words: int = 0
 
     def layout(self, grid: Grid) -> VisualLayout:
         raise NotImplementedError
 
     def num_tokens(self, grid: Grid) -> int:
         return len(self.layout(grid))
+
+    def unread(self) -> list[nn.Module]:
+        """The modules, there for the sake of published weights, whose output reaches no visual token."""
+        return []
 
 
 class Resampler(Connector):
