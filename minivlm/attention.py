@@ -60,7 +60,8 @@ def rotary(
 def rotate(x: Float[Tensor, "B H L d"], cos: Tensor, sin: Tensor) -> Float[Tensor, "B H L d"]:
     """Turn each channel pair (i, i + r/2) of the first r channels of `x` by its angle: the half-split ("NeoX") layout.
 
-    There is an angle for each pair: Llama's are for all channels, Phi's leave the last ones as they are."""
+    There is an angle for each pair: Llama's are for all channels, Phi's leave the last ones as they are.
+    """
     turned = 2 * cos.shape[-1]
     first, second = x[..., :turned].chunk(2, dim=-1)
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)

@@ -15,7 +15,7 @@ from minivlm.attention import capturing
 from minivlm.batch import IGNORE, Batch
 from minivlm.connectors.connector import Grid
 from minivlm.fusion.interleave import interleave, merge
-from minivlm.language.llama import LlamaConfig
+from minivlm.language.decoder import DecoderConfig
 from minivlm.layout import Layout
 from minivlm.vision.vit import ViTConfig, check_images
 
@@ -48,7 +48,7 @@ class VLMConfig:
 
     vision: ViTConfig
     connector: ConnectorConfig
-    language: LlamaConfig
+    language: DecoderConfig
     image_id: int
     eos_id: int
     layer: int | None = -2
@@ -156,7 +156,7 @@ class VLM(nn.Module):
             raise ValueError(f"no part named {', '.join(sorted(unknown))}; this design has {', '.join(self.PARTS)}")
         for name in self.PARTS:
             getattr(self, name).requires_grad_(name in parts)
-        for module in self.vision.unread(self.config.layer):
+        for module in [*self.vision.unread(self.config.layer), *self.connector.unread()]:
             module.requires_grad_(False)
         for name in self.PARTS:
             weights = list(getattr(self, name).parameters())

@@ -32,7 +32,7 @@ def randomise(model: nn.Module, seed: int = 0, scale: float = 1.0) -> nn.Module:
                 value = noise / parameter[0].numel() ** 0.5
             else:
                 value = 0.5 * noise
-            enters = re.search("embed|cls_token|conv1|head.attention.out_proj", f"{path}.{name}")
+            enters = re.search("embed|query_tokens|cls_token|conv1|head.attention.out_proj", f"{path}.{name}")
             parameter.data.copy_(value * scale if enters else value)
     return model.eval()
 
@@ -90,6 +90,13 @@ def llama_sizes(seed: int) -> dict:
     )
 
 
+def multi_head_sizes(seed: int) -> tuple[int, int, int, int]:
+    """Width, width of the MLP, depth and heads of a small decoder whose heads are not grouped."""
+    draw = random.Random(3000 + seed)
+    heads = draw.randint(2, 3)
+    return heads * (20, 12, 10)[seed % 3], draw.randint(20, 60), draw.randint(2, 3), heads
+
+
 def clip(seed: int = 0, scale: float = 1.0, eos_id: int = 50) -> nn.Module:
     config = transformers.CLIPConfig(
         text_config=dict(text_sizes(seed), eos_token_id=eos_id), vision_config=vision_sizes(seed), projection_dim=11
@@ -114,6 +121,42 @@ def llama(seed: int = 0, scale: float = 1.0, **changes) -> nn.Module:
     return randomise(transformers.LlamaForCausalLM(config), seed, scale)
 
 
+def opt(seed: int = 0, scale: float = 1.0, **changes) -> nn.Module:
+    width, mlp_width, depth, heads = multi_head_sizes(seed)
+    sizes = dict(hidden_size=width, ffn_dim=mlp_width, num_hidden_layers=depth, num_attention_heads=heads)
+    config = transformers.OPTConfig(**{**sizes, "vocab_size": 64, "max_position_embeddings": 20 + seed, **changes})
+    return randomise(transformers.OPTForCausalLM(config), seed, scale)
+
+
+def phi(seed: int = 0, scale: float = 1.0, share: float | None = None, **changes) -> nn.Module:
+    """`share` of the channels of a head turn: by seed 8 of 20, all 12, or 6 of 10."""
+    width, mlp_width, depth, heads = multi_head_sizes(seed)
+    share = share or (0.4, 1.0, 0.6)[seed % 3]
+    rope = dict(rope_type="default", rope_theta=(1e4, 5e3, 1e5)[seed % 3], partial_rotary_factor=share)
+    sizes = dict(hidden_size=width, intermediate_size=mlp_width, num_hidden_layers=depth, num_attention_heads=heads)
+    config = transformers.PhiConfig(**{**sizes, "vocab_size": 64, "rope_parameters": rope, **changes})
+    return randomise(transformers.PhiForCausalLM(config), seed, scale)
+
+
+def kosmos2_text_sizes(seed: int) -> dict:
+    width, mlp_width, depth, heads = multi_head_sizes(seed)
+    return dict(vocab_size=64, embed_dim=width, ffn_dim=mlp_width, layers=depth, attention_heads=heads)
+
+
+def quieten_sub_norms(model: nn.Module, scale: float) -> nn.Module:
+    """What enters the norms inside Kosmos-2's blocks times `scale`: its places are waves, which no start quietens."""
+    for name, parameter in model.named_parameters():
+        if "layers" in name and ("v_proj" in name or "ffn.fc1" in name):
+            parameter.data *= scale
+    return model
+
+
+def kosmos2_text(seed: int = 0, scale: float = 1.0, **changes) -> nn.Module:
+    config = transformers.models.kosmos2.Kosmos2TextConfig(**{**kosmos2_text_sizes(seed), **changes})
+    model = transformers.models.kosmos2.modeling_kosmos2.Kosmos2TextForCausalLM(config)
+    return quieten_sub_norms(randomise(model, seed, scale), scale)
+
+
 def llava(
     seed: int = 0, scale: float = 1.0, vision: dict | None = None, text: dict | None = None, **changes
 ) -> nn.Module:
@@ -124,6 +167,62 @@ def llava(
         **changes,
     )
     return randomise(transformers.LlavaForConditionalGeneration(config), seed, scale)
+
+
+def qformer_sizes(seed: int) -> dict:
+    """The sizes of a small Q-Former, as transformers names them; every block, every second or third sees the
+    picture."""
+    draw = random.Random(3000 + seed)
+    heads = draw.randint(2, 3)
+    return dict(
+        vocab_size=LAST_ID,
+        hidden_size=heads * draw.choice((6, 10, 14)),
+        num_hidden_layers=draw.randint(3, 4),
+        num_attention_heads=heads,
+        intermediate_size=draw.randint(20, 50),
+        max_position_embeddings=draw.randint(9, 12),
+        cross_attention_frequency=(2, 1, 3)[seed % 3],
+        layer_norm_eps=(1e-12, 1e-12, 1e-6)[seed % 3],
+    )
+
+
+def opt_sizes(seed: int) -> dict:
+    """The sizes of a small OPT, as transformers names them."""
+    draw = random.Random(4000 + seed)
+    heads = draw.randint(2, 3)
+    width = heads * draw.choice((6, 10, 12))
+    return dict(
+        model_type="opt",
+        vocab_size=64,
+        hidden_size=width,
+        word_embed_proj_dim=width,
+        ffn_dim=draw.randint(20, 60),
+        num_hidden_layers=draw.randint(2, 3),
+        num_attention_heads=heads,
+        max_position_embeddings=128,
+        eos_token_id=2,
+    )
+
+
+def _with_qformer(kind: str, seed: int, scale: float, parts: dict) -> nn.Module:
+    config = getattr(transformers, f"{kind}Config")(
+        vision_config={**vision_sizes(seed), **parts.get("vision", {})},
+        qformer_config={**qformer_sizes(seed), **parts.get("qformer", {})},
+        text_config=parts.get("text", llama_sizes(seed)),
+        num_query_tokens=3 + seed,
+        image_token_index=parts.get("image_id", IMAGE_ID),
+    )
+    return randomise(getattr(transformers, f"{kind}ForConditionalGeneration")(config), seed, scale)
+
+
+def blip2(seed: int = 0, scale: float = 1.0, **parts) -> nn.Module:
+    """`parts`: other sizes of the `vision` tower and the `qformer`, another `text` decoder, another `image_id`."""
+    return _with_qformer("Blip2", seed, scale, parts)
+
+
+def instructblip(seed: int = 0, scale: float = 1.0, **parts) -> nn.Module:
+    """`parts` as for `blip2`."""
+    return _with_qformer("InstructBlip", seed, scale, parts)
 
 
 def pictures(*shape: int, seed: int = 0) -> Tensor:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from minivlm.pretrained.decoders import llama
+from minivlm.pretrained.decoders import llama, magneto, opt, phi
 from minivlm.pretrained.keys import State, load_exactly
 from minivlm.pretrained.openclip import open_clip
+from minivlm.pretrained.qformers import blip2, instructblip
 from minivlm.pretrained.towers import clip, clip_vision, siglip, siglip_vision, vit_tower
 from minivlm.pretrained.vlms import llava
 
@@ -26,7 +27,12 @@ CONVERTERS: dict[str, Callable[[Any], tuple[Any, State]]] = {
     "SiglipVisionModel": siglip_vision,
     "ViTModel": vit_tower,
     "LlamaForCausalLM": llama,
+    "OPTForCausalLM": opt,
+    "PhiForCausalLM": phi,
+    "Kosmos2TextForCausalLM": magneto,
     "LlavaForConditionalGeneration": llava,
+    "Blip2ForConditionalGeneration": blip2,
+    "InstructBlipForConditionalGeneration": instructblip,
     "CLIP": open_clip,
 }
 
@@ -35,9 +41,10 @@ def from_transformers(model: nn.Module) -> nn.Module:
     """The same network, with the same numbers, in this package's classes.
 
     Takes transformers' `CLIPModel`, `CLIPVisionModel`, `SiglipModel`, `SiglipVisionModel`, `ViTModel`,
-    `LlamaForCausalLM`, `LlavaForConditionalGeneration`, and open_clip's `CLIP`. Weights are copied, device and dtype
-    kept. Raises TypeError for another class, ValueError for a variant that ours does not compute, or for keys and
-    shapes that do not fit.
+    `LlamaForCausalLM`, `OPTForCausalLM`, `PhiForCausalLM`, `LlavaForConditionalGeneration`,
+    `Blip2ForConditionalGeneration`, `InstructBlipForConditionalGeneration`, and open_clip's `CLIP`. Weights are copied,
+    device and dtype kept. Raises TypeError for another class, ValueError for a variant that ours does not compute, or
+    for keys and shapes that do not fit.
     """
     name, package = type(model).__name__, type(model).__module__.split(".")[0]
     if name not in CONVERTERS or package not in ("transformers", "open_clip"):

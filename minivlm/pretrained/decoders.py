@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from minivlm.language.llama import LlamaConfig
-from minivlm.pretrained.keys import Rules, State, refuse, rename
+from minivlm.language.magneto import MagnetoConfig
+from minivlm.language.opt import OPTConfig
+from minivlm.language.phi import PhiConfig
+from minivlm.pretrained.keys import WB, Rules, State, refuse, rename
 
 LLAMA: Rules = [
     (r"(?:model\.)?embed_tokens\.weight", "embedding.weight"),
@@ -15,6 +18,41 @@ LLAMA: Rules = [
     (r"(?:model\.)?layers\.(\d+)\.post_attention_layernorm\.weight", r"blocks.\1.mlp_norm.weight"),
     (r"(?:model\.)?layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight", r"blocks.\1.mlp.\2.weight"),
     (r"(?:model\.)?norm\.weight", "final_norm.weight"),
+    (r"lm_head\.weight", "head.weight"),
+]
+OPT: Rules = [
+    (r"model\.decoder\.embed_tokens\.weight", "embedding.weight"),
+    (r"model\.decoder\.embed_positions\.weight", "position_embedding.weight"),
+    (rf"model\.decoder\.layers\.(\d+)\.self_attn_layer_norm{WB}", r"blocks.\1.attention_norm.\2"),
+    (rf"model\.decoder\.layers\.(\d+)\.self_attn\.([qkv])_proj{WB}", r"blocks.\1.attention.\2.\3"),
+    (rf"model\.decoder\.layers\.(\d+)\.self_attn\.out_proj{WB}", r"blocks.\1.attention.out.\2"),
+    (rf"model\.decoder\.layers\.(\d+)\.final_layer_norm{WB}", r"blocks.\1.mlp_norm.\2"),
+    (rf"model\.decoder\.layers\.(\d+)\.fc1{WB}", r"blocks.\1.mlp.up.\2"),
+    (rf"model\.decoder\.layers\.(\d+)\.fc2{WB}", r"blocks.\1.mlp.down.\2"),
+    (rf"model\.decoder\.final_layer_norm{WB}", r"final_norm.\1"),
+    (r"lm_head\.weight", "head.weight"),
+]
+PHI: Rules = [
+    (r"model\.embed_tokens\.weight", "embedding.weight"),
+    (rf"model\.layers\.(\d+)\.input_layernorm{WB}", r"blocks.\1.norm.\2"),
+    (rf"model\.layers\.(\d+)\.self_attn\.([qkv])_proj{WB}", r"blocks.\1.attention.\2.\3"),
+    (rf"model\.layers\.(\d+)\.self_attn\.dense{WB}", r"blocks.\1.attention.out.\2"),
+    (rf"model\.layers\.(\d+)\.mlp\.fc1{WB}", r"blocks.\1.mlp.up.\2"),
+    (rf"model\.layers\.(\d+)\.mlp\.fc2{WB}", r"blocks.\1.mlp.down.\2"),
+    (rf"model\.final_layernorm{WB}", r"final_norm.\1"),
+    (rf"lm_head{WB}", r"head.\1"),
+]
+MAGNETO: Rules = [
+    (r"model\.embed_tokens\.weight", "embedding.weight"),
+    (rf"model\.layers\.(\d+)\.self_attn_layer_norm{WB}", r"blocks.\1.attention_norm.\2"),
+    (rf"model\.layers\.(\d+)\.self_attn\.([qkv])_proj{WB}", r"blocks.\1.attention.\2.\3"),
+    (rf"model\.layers\.(\d+)\.self_attn\.inner_attn_ln{WB}", r"blocks.\1.attention.out.norm.\2"),
+    (rf"model\.layers\.(\d+)\.self_attn\.out_proj{WB}", r"blocks.\1.attention.out.\2"),
+    (rf"model\.layers\.(\d+)\.final_layer_norm{WB}", r"blocks.\1.mlp_norm.\2"),
+    (rf"model\.layers\.(\d+)\.ffn\.fc1{WB}", r"blocks.\1.mlp.up.\2"),
+    (rf"model\.layers\.(\d+)\.ffn\.ffn_layernorm{WB}", r"blocks.\1.mlp.down.norm.\2"),
+    (rf"model\.layers\.(\d+)\.ffn\.fc2{WB}", r"blocks.\1.mlp.down.\2"),
+    (rf"model\.layer_norm{WB}", r"final_norm.\1"),
     (r"lm_head\.weight", "head.weight"),
 ]
 
@@ -46,3 +84,84 @@ def llama_config(config: Any) -> LlamaConfig:
 
 def llama(model: Any) -> tuple[LlamaConfig, State]:
     return llama_config(model.config), rename(model.state_dict(), LLAMA)
+
+
+def opt_config(config: Any) -> OPTConfig:
+    refuse(
+        "OPT",
+        {
+            f"words of width {config.word_embed_proj_dim}": config.word_embed_proj_dim != config.hidden_size,
+            "norms behind the halves of a block": not config.do_layer_norm_before,
+            "no final norm": config._remove_final_layer_norm,
+            "no biases": not config.enable_bias,
+            "norms without weights": not config.layer_norm_elementwise_affine,
+            "an untied head": not config.tie_word_embeddings,
+            f"activation {config.activation_function!r}": config.activation_function != "relu",
+        },
+    )
+    return OPTConfig(
+        config.vocab_size,
+        width=config.hidden_size,
+        depth=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        mlp_width=config.ffn_dim,
+        context=config.max_position_embeddings,
+    )
+
+
+def opt(model: Any) -> tuple[OPTConfig, State]:
+    return opt_config(model.config), rename(model.state_dict(), OPT)
+
+
+def phi_config(config: Any) -> PhiConfig:
+    rope = config.rope_parameters
+    refuse(
+        "Phi",
+        {
+            f"rope type {rope['rope_type']!r}": rope["rope_type"] != "default",
+            "grouped heads": config.num_key_value_heads != config.num_attention_heads,
+            "norms of queries and keys": config.qk_layernorm,
+            "a tied head": config.tie_word_embeddings,
+            f"activation {config.hidden_act!r}": config.hidden_act not in ("gelu_new", "gelu_pytorch_tanh"),
+        },
+    )
+    return PhiConfig(
+        config.vocab_size,
+        width=config.hidden_size,
+        depth=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        mlp_width=config.intermediate_size,
+        eps=config.layer_norm_eps,
+        rope_theta=rope["rope_theta"],
+        rotary_share=rope["partial_rotary_factor"],
+    )
+
+
+def phi(model: Any) -> tuple[PhiConfig, State]:
+    return phi_config(model.config), rename(model.state_dict(), PHI)
+
+
+def magneto_config(config: Any) -> MagnetoConfig:
+    """Of the text model of Kosmos-2."""
+    refuse(
+        "Magneto",
+        {
+            "words that are not scaled": not config.scale_embedding,
+            f"padding id {config.pad_token_id}, from which its places count": config.pad_token_id != 1,
+            "cross-attention": config.add_cross_attention,
+            "an untied head": not config.tie_word_embeddings,
+            f"activation {config.activation_function!r}": config.activation_function != "gelu",
+        },
+    )
+    return MagnetoConfig(
+        config.vocab_size,
+        width=config.embed_dim,
+        depth=config.layers,
+        heads=config.attention_heads,
+        mlp_width=config.ffn_dim,
+        eps=config.layer_norm_eps,
+    )
+
+
+def magneto(model: Any) -> tuple[MagnetoConfig, State]:
+    return magneto_config(model.config), rename(model.state_dict(), MAGNETO)
