@@ -15,8 +15,15 @@ import torch
 from torch import nn
 
 from minivlm import published
+from minivlm.connectors.bert import BertConfig, VocabularyConfig
+from minivlm.connectors.c_abstractor import CAbstraction
+from minivlm.connectors.context_content import ContextContentConfig
+from minivlm.connectors.cross_resampler import Kosmos2Resampler, QwenVLResampler
+from minivlm.connectors.d_abstractor import DAbstraction
+from minivlm.connectors.perceiver import FlamingoResampler
 from minivlm.connectors.pooling import AveragePooling, PixelShuffle
 from minivlm.connectors.projection import LinearProjection, MLPProjection, NormedMLPProjection
+from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
 from minivlm.contrastive.clip import CLIPConfig, clip_text
 from minivlm.contrastive.siglip import SigLIPConfig, siglip_text
 from minivlm.contrastive.towers import TextConfig
@@ -43,6 +50,11 @@ class Design:
     mini: Callable[[], Config]
     published: Callable[[], Config]
 
+    @property
+    def answers(self) -> bool:
+        """Does it answer questions? Two towers only compare pictures with texts."""
+        return isinstance(self.mini(), VLMConfig)
+
 
 MINI_VOCABULARY = 512  # room for words that later lessons add, so that trained weights keep their meaning
 MINI_TOKENS = 16  # visual tokens of a picture, where a connector is free to choose: a quarter of the patches
@@ -58,6 +70,10 @@ def mini_vision(tower: Callable[..., ViTConfig] = clip_vit) -> ViTConfig:
 def mini_language() -> LlamaConfig:
     """The decoder of the controlled setting."""
     return LlamaConfig(MINI_VOCABULARY, width=128, depth=4, heads=4, kv_heads=4, mlp_width=384, tied=True)
+
+
+MINI_BERT = BertConfig(width=96, depth=3, heads=4, mlp_width=192)  # its first and its last block look at the picture
+MINI_WORDS = VocabularyConfig(MINI_VOCABULARY, context=MINI_CONTEXT)  # a Q-Former reads what the decoder reads
 
 
 def mini_vlm(connector: ConnectorConfig) -> VLMConfig:
@@ -97,6 +113,10 @@ DESIGNS: dict[str, Design] = {
         "Yi-VL", 2024, "arXiv:2403.04652", "CLIP ViT", "MLP projection with norms", "interleaved",
         lambda: mini_vlm(NormedMLPProjection()), published.yi_vl,
     ),
+    "moondream2": Design(
+        "moondream2", 2024, "github.com/vikhyat/moondream", "SigLIP ViT", "MLP projection", "interleaved",
+        lambda: mini_vlm(MLPProjection("gelu_tanh", hidden=1024)), published.moondream2,
+    ),
     "deco": Design(
         "DeCo", 2024, "arXiv:2405.20985", "CLIP ViT", "average pooling", "interleaved",
         lambda: mini_vlm(AveragePooling(MINI_TOKENS)), published.deco,
@@ -104,6 +124,43 @@ DESIGNS: dict[str, Design] = {
     "smolvlm": Design(
         "SmolVLM", 2025, "arXiv:2504.05299", "SigLIP ViT", "pixel shuffle", "interleaved",
         lambda: mini_vlm(PixelShuffle(factor=2)), published.smolvlm,
+    ),
+    "blip2": Design(
+        "BLIP-2", 2023, "arXiv:2301.12597", "EVA-CLIP ViT", "Q-Former", "interleaved",
+        lambda: mini_vlm(QFormerConfig(MINI_TOKENS, MINI_BERT)), published.blip2,
+    ),
+    "instructblip": Design(
+        "InstructBLIP", 2023, "arXiv:2305.06500", "EVA-CLIP ViT", "Q-Former that reads the question", "interleaved",
+        lambda: mini_vlm(InstructQFormerConfig(MINI_TOKENS, MINI_WORDS, MINI_BERT)), published.instructblip,
+    ),
+    "flamingo_resampler": Design(
+        "Flamingo's resampler", 2022, "arXiv:2204.14198", "CLIP ViT", "Perceiver resampler", "interleaved",
+        lambda: mini_vlm(FlamingoResampler(MINI_TOKENS, depth=2, heads=4, head_dim=32)), published.flamingo_resampler,
+    ),
+    "qwen_vl": Design(
+        "Qwen-VL", 2023, "arXiv:2308.12966", "CLIP ViT", "one cross attention with 2-D positions", "interleaved",
+        lambda: mini_vlm(QwenVLResampler(MINI_TOKENS, heads=4)), published.qwen_vl,
+    ),
+    "honeybee_c": Design(
+        "Honeybee, C-Abstractor", 2023, "arXiv:2312.06742", "CLIP ViT", "convolutions around a pooling", "interleaved",
+        lambda: mini_vlm(CAbstraction(MINI_TOKENS, width=128, depth=3)), published.honeybee_c,
+    ),
+    "honeybee_d": Design(
+        "Honeybee, D-Abstractor", 2023, "arXiv:2312.06742", "CLIP ViT", "deformable attention", "interleaved",
+        lambda: mini_vlm(DAbstraction(MINI_TOKENS, width=96, depth=2, heads=4, mlp_width=384)), published.honeybee_d,
+    ),
+    "mm1": Design(
+        "MM1", 2024, "arXiv:2403.09611", "CLIP ViT", "C-Abstractor", "interleaved",
+        lambda: mini_vlm(CAbstraction(MINI_TOKENS, width=128, depth=3)), published.mm1,
+    ),
+    "kosmos2": Design(
+        "Kosmos-2", 2023, "arXiv:2306.14824", "CLIP ViT", "one cross attention", "interleaved",
+        lambda: mini_vlm(Kosmos2Resampler(MINI_TOKENS, heads=4)), published.kosmos2,
+    ),
+    "llama_vid": Design(
+        "LLaMA-VID", 2023, "arXiv:2311.17043", "EVA-CLIP ViT", "context and content tokens", "interleaved",
+        lambda: mini_vlm(ContextContentConfig(1 + MINI_TOKENS, MINI_WORDS, queries=MINI_TOKENS, bert=MINI_BERT)),
+        published.llama_vid,
     ),
 }  # fmt: skip
 

@@ -14,12 +14,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from minivlm.connectors.bert import BertConfig, VocabularyConfig
+from minivlm.connectors.c_abstractor import CAbstraction
+from minivlm.connectors.context_content import ContextContentConfig
+from minivlm.connectors.cross_resampler import Kosmos2Resampler, QwenVLResampler
+from minivlm.connectors.d_abstractor import DAbstraction
+from minivlm.connectors.perceiver import FlamingoResampler, Idefics2Resampler, IdeficsResampler
 from minivlm.connectors.pooling import AveragePooling, PixelShuffle
 from minivlm.connectors.projection import LinearProjection, MLPProjection, NormedMLPProjection
+from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
 from minivlm.contrastive.clip import CLIPConfig
 from minivlm.contrastive.siglip import SigLIPConfig
 from minivlm.contrastive.towers import TextConfig
 from minivlm.language.llama import LlamaConfig
+from minivlm.language.magneto import MagnetoConfig
+from minivlm.language.opt import OPTConfig
+from minivlm.language.phi import PhiConfig
 from minivlm.model import VLM, VLMConfig
 from minivlm.pretrained.keys import load_exactly
 from minivlm.runtime import pick_device
@@ -28,7 +38,11 @@ from minivlm.vision.vit import ViTConfig
 _CONFIGS = {
     kind.__name__: kind
     for kind in (CLIPConfig, SigLIPConfig, TextConfig, ViTConfig, LlamaConfig, VLMConfig)
+    + (MagnetoConfig, OPTConfig, PhiConfig)
     + (LinearProjection, MLPProjection, NormedMLPProjection, AveragePooling, PixelShuffle)
+    + (BertConfig, VocabularyConfig, QFormerConfig, InstructQFormerConfig, ContextContentConfig)
+    + (FlamingoResampler, IdeficsResampler, Idefics2Resampler, QwenVLResampler, Kosmos2Resampler)
+    + (CAbstraction, DAbstraction)
 }
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
