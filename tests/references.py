@@ -14,6 +14,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from minivlm.pretrained.keys import rename
+from minivlm.pretrained.qformers import QFORMER
+
 IMAGE_ID = 63
 LAST_ID = 60  # words are drawn below this, so that special ids never turn up by chance
 
@@ -146,7 +149,7 @@ def kosmos2_text_sizes(seed: int) -> dict:
 def quieten_sub_norms(model: nn.Module, scale: float) -> nn.Module:
     """What enters the norms inside Kosmos-2's blocks times `scale`: its places are waves, which no start quietens."""
     for name, parameter in model.named_parameters():
-        if "layers" in name and ("v_proj" in name or "ffn.fc1" in name):
+        if "vision" not in name and "layers" in name and ("v_proj" in name or "ffn.fc1" in name):
             parameter.data *= scale
     return model
 
@@ -155,6 +158,13 @@ def kosmos2_text(seed: int = 0, scale: float = 1.0, **changes) -> nn.Module:
     config = transformers.models.kosmos2.Kosmos2TextConfig(**{**kosmos2_text_sizes(seed), **changes})
     model = transformers.models.kosmos2.modeling_kosmos2.Kosmos2TextForCausalLM(config)
     return quieten_sub_norms(randomise(model, seed, scale), scale)
+
+
+def kosmos2(seed: int = 0, scale: float = 1.0, **text) -> nn.Module:
+    config = transformers.Kosmos2Config(
+        text_config={**kosmos2_text_sizes(seed), **text}, vision_config=vision_sizes(seed), latent_query_num=5 + seed
+    )
+    return quieten_sub_norms(randomise(transformers.Kosmos2ForConditionalGeneration(config), seed, scale), scale)
 
 
 def llava(
@@ -223,6 +233,18 @@ def blip2(seed: int = 0, scale: float = 1.0, **parts) -> nn.Module:
 def instructblip(seed: int = 0, scale: float = 1.0, **parts) -> nn.Module:
     """`parts` as for `blip2`."""
     return _with_qformer("InstructBlip", seed, scale, parts)
+
+
+def instructblip_qformer(seed: int, scale: float, context_width: int) -> nn.Module:
+    """The Q-Former alone, for features of that width."""
+    config = transformers.InstructBlipQFormerConfig(**qformer_sizes(seed), encoder_hidden_size=context_width)
+    return randomise(transformers.InstructBlipQFormerModel(config), seed, scale)
+
+
+def encoder_state(qformer: nn.Module, queries: Tensor) -> dict[str, Tensor]:
+    """The weights of a Q-Former of transformers, and its queries (Q, D), under our names."""
+    theirs = {"query_tokens": queries, **{f"qformer.{key}": value for key, value in qformer.state_dict().items()}}
+    return {key.removeprefix("connector.encoder."): value for key, value in rename(theirs, QFORMER).items()}
 
 
 def pictures(*shape: int, seed: int = 0) -> Tensor:

@@ -1,5 +1,6 @@
 """Q-Former: learned queries ask the picture, and only their answers are handed on (BLIP-2, Li et al. 2023,
-arXiv:2301.12597); told the question first, they ask for what it needs (InstructBLIP, Dai et al. 2023, arXiv:2305.06500).
+arXiv:2301.12597); told the question first, they ask for what it needs (InstructBLIP, Dai et al. 2023,
+arXiv:2305.06500).
 
 Token count: N in, `tokens` out, whatever N is: one for each query. Tokens stand for no place of the picture.
 """

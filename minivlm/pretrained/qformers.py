@@ -29,7 +29,7 @@ _EVA: Rules = [
 ]
 _LAYER = r"qformer\.encoder\.layer\.(\d+)\."
 _MINE = r"connector.encoder.blocks.\1."
-_QFORMER: Rules = [
+QFORMER: Rules = [
     (r"query_tokens", "connector.encoder.queries"),
     (rf"qformer\.(?:embeddings\.)?layernorm{WB}", r"connector.encoder.norm.\1"),
     (r"qformer\.embeddings\.word_embeddings\.weight", "connector.encoder.words.weight"),
@@ -52,18 +52,18 @@ _QFORMER: Rules = [
 
 def blip2(model: Any) -> tuple[VLMConfig, State]:
     refuse("BLIP-2", {"words in the Q-Former": model.config.qformer_config.use_qformer_text_input})
-    bert, tokens = _bert(model.config.qformer_config), model.config.num_query_tokens
+    bert, tokens = bert_config(model.config.qformer_config), model.config.num_query_tokens
     return _vlm(model, "BLIP-2", QFormerConfig(tokens, bert))
 
 
 def instructblip(model: Any) -> tuple[VLMConfig, State]:
     config = model.config.qformer_config
     vocabulary = VocabularyConfig(config.vocab_size, config.max_position_embeddings)
-    connector = InstructQFormerConfig(model.config.num_query_tokens, vocabulary, _bert(config))
+    connector = InstructQFormerConfig(model.config.num_query_tokens, vocabulary, bert_config(config))
     return _vlm(model, "InstructBLIP", connector)
 
 
-def _bert(config: Any) -> BertConfig:
+def bert_config(config: Any) -> BertConfig:
     return BertConfig(
         width=config.hidden_size,
         depth=config.num_hidden_layers,
@@ -97,7 +97,7 @@ def _vlm(model: Any, what: str, connector: ConnectorConfig) -> tuple[VLMConfig, 
         class_token=True,
     )
     rest = {key: value for key, value in state.items() if not key.startswith(("vision_model.", "language_model."))}
-    bridge = rename(rest, _QFORMER)
+    bridge = rename(rest, QFORMER)
     bridge["connector.encoder.queries"] = bridge["connector.encoder.queries"][0]  # (1, Q, D)
     return ours, {
         **_eva(state),
