@@ -117,7 +117,9 @@ def _flops(model: VLM, images: int, words: int, tokens: int) -> Iterator[tuple[s
     # a connector that reads the question reads all the words, or as many as it can
     asking = Batch(None, asked, instruction=asked[:, : model.connector.max_words])
     length = words + tokens
-    model.requires_grad_(False)  # the counter wants a history of whatever has a gradient, and no_grad leaves none
+    model.requires_grad_(
+        False
+    )  # views of a weight keep this under no_grad, and the counter then looks for their history
     sequence = torch.empty(1, length, config.language.width, device="meta")
     runs = {
         "vision": (images, lambda: model.features(picture)),
