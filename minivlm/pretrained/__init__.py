@@ -18,7 +18,7 @@ from minivlm.pretrained.keys import State, load_exactly
 from minivlm.pretrained.openclip import open_clip
 from minivlm.pretrained.qformers import blip2, instructblip
 from minivlm.pretrained.towers import clip, clip_vision, siglip, siglip_vision, vit_tower
-from minivlm.pretrained.vlms import llava
+from minivlm.pretrained.vlms import kosmos2, llava
 
 CONVERTERS: dict[str, Callable[[Any], tuple[Any, State]]] = {
     "CLIPModel": clip,
@@ -33,6 +33,7 @@ CONVERTERS: dict[str, Callable[[Any], tuple[Any, State]]] = {
     "LlavaForConditionalGeneration": llava,
     "Blip2ForConditionalGeneration": blip2,
     "InstructBlipForConditionalGeneration": instructblip,
+    "Kosmos2ForConditionalGeneration": kosmos2,
     "CLIP": open_clip,
 }
 
@@ -41,10 +42,10 @@ def from_transformers(model: nn.Module) -> nn.Module:
     """The same network, with the same numbers, in this package's classes.
 
     Takes transformers' `CLIPModel`, `CLIPVisionModel`, `SiglipModel`, `SiglipVisionModel`, `ViTModel`,
-    `LlamaForCausalLM`, `OPTForCausalLM`, `PhiForCausalLM`, `LlavaForConditionalGeneration`,
-    `Blip2ForConditionalGeneration`, `InstructBlipForConditionalGeneration`, and open_clip's `CLIP`. Weights are copied,
-    device and dtype kept. Raises TypeError for another class, ValueError for a variant that ours does not compute, or
-    for keys and shapes that do not fit.
+    `LlamaForCausalLM`, `OPTForCausalLM`, `PhiForCausalLM`, `Kosmos2TextForCausalLM`, `LlavaForConditionalGeneration`,
+    `Blip2ForConditionalGeneration`, `InstructBlipForConditionalGeneration`, `Kosmos2ForConditionalGeneration`, and
+    open_clip's `CLIP`. Weights are copied, device and dtype kept. Raises TypeError for another class, ValueError for a
+    variant that ours does not compute, or for keys and shapes that do not fit.
     """
     name, package = type(model).__name__, type(model).__module__.split(".")[0]
     if name not in CONVERTERS or package not in ("transformers", "open_clip"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from minivlm.connectors.cross_resampler import Kosmos2Resampler
 from minivlm.connectors.projection import LinearProjection, MLPProjection
 from minivlm.model import VLMConfig
-from minivlm.pretrained.decoders import LLAMA, llama_config
-from minivlm.pretrained.keys import Rules, State, activation, refuse, rename, split_packed
+from minivlm.pretrained.decoders import LLAMA, MAGNETO, llama_config, magneto_config
+from minivlm.pretrained.keys import WB, Rules, State, activation, refuse, rename, split_packed
 from minivlm.pretrained.towers import VISION, vision_config
 from minivlm.vision.vit import clip_vit, siglip_vit
 
@@ -56,3 +57,33 @@ def _llava_projector(state: State, between: str) -> tuple[LinearProjection | MLP
         return LinearProjection(), {"connector.0.weight": folded[0], "connector.0.bias": folded[1]}
     both = {f"connector.{place}.{kind}": layer[kind] for place, layer in ((0, first), (2, second)) for kind in layer}
     return MLPProjection(activation(between), hidden=len(first["bias"])), both
+
+
+_KOSMOS2_RESAMPLER: Rules = [
+    (r"latent_query", "queries"),
+    (rf"dense{WB}", r"enter.\1"),
+    (rf"x_attn\.([qkv])_proj{WB}", r"attention.\1.\2"),
+    (rf"x_attn\.out_proj{WB}", r"attention.out.\1"),
+]
+
+
+def kosmos2(model: Any) -> tuple[VLMConfig, State]:
+    """Theirs is told beside the ids where a picture stands, whatever the ids; ours finds it by its id, for which the
+    padding's is taken: no text holds it, and real padding is masked."""
+    config, state = model.config, model.state_dict()
+    refuse("Kosmos-2", {"no single end id": not isinstance(config.text_config.eos_token_id, int)})
+    rename(state, [(r"(text_model|vision_model\.model|image_to_text_projection)\..*", "")])  # nothing else is known
+    ours = VLMConfig(
+        vision_config(config.vision_config, clip_vit),
+        Kosmos2Resampler(config.latent_query_num, config.text_config.attention_heads),
+        magneto_config(config.text_config),
+        image_id=config.text_config.pad_token_id,
+        eos_id=config.text_config.eos_token_id,
+        layer=None,
+        class_token=True,
+    )
+    return ours, {
+        **rename(state, VISION, "vision_model.model.", "vision."),
+        **rename(state, _KOSMOS2_RESAMPLER, "image_to_text_projection.", "connector."),
+        **rename(state, MAGNETO, "text_model.", "language."),
+    }
