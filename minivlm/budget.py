@@ -117,9 +117,8 @@ def _flops(model: VLM, images: int, words: int, tokens: int) -> Iterator[tuple[s
     # a connector that reads the question reads all the words, or as many as it can
     asking = Batch(None, asked, instruction=asked[:, : model.connector.max_words])
     length = words + tokens
-    model.requires_grad_(
-        False
-    )  # views of a weight keep this under no_grad, and the counter then looks for their history
+    # under no_grad a view of a weight still says it requires a gradient, and the counter looks for its history in vain
+    model.requires_grad_(False)
     sequence = torch.empty(1, length, config.language.width, device="meta")
     runs = {
         "vision": (images, lambda: model.features(picture)),
