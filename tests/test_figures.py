@@ -311,12 +311,16 @@ def test_distance_is_measured_between_patches():
     far = torch.zeros(1, 2, 7, 7)
     far[..., 0] = 0.5  # half to the class token
     far[..., 1:, 1:] = torch.eye(6).flip(0) / 2  # half to the opposite patch
-    maps = {"vision.blocks.0.attention.weights": own, "vision.blocks.1.attention.weights": far}
+    first = torch.zeros(1, 2, 7, 7)
+    first[..., 1] = torch.linspace(0.1, 1, 7)  # shares of many sizes, all to the patch in the first corner
+    maps = {f"vision.blocks.{n}.attention.weights": weights for n, weights in enumerate((own, far, first))}
     figure, alt = attention_distance(maps, (2, 3))
     points = [collection.get_offsets() for collection in figure.axes[0].collections]
     np.testing.assert_allclose(points[0], [[1, 0], [1, 0]])
     slow = [((1 - 2 * r) ** 2 + (2 - 2 * c) ** 2) ** 0.5 for r in range(2) for c in range(3)]
     np.testing.assert_allclose(points[1], [[2, np.mean(slow)]] * 2, rtol=1e-6)
+    corner = [(r**2 + c**2) ** 0.5 for r in range(2) for c in range(3)]
+    np.testing.assert_allclose(points[2], [[3, np.mean(corner)]] * 2, rtol=1e-6)
     assert f"block 1 0.0 (heads 0.0 to 0.0); block 2 {np.mean(slow):.1f}" in alt
     with pytest.raises(ValueError, match="capture=True"):
         attention_distance({}, (2, 3))
