@@ -25,11 +25,10 @@ def designs(arguments: argparse.Namespace) -> None:
     """List every design: what it is, and the visual tokens and weights of the published system."""
     print(f"{'name':10} {'year':4}  {'design':12} {'connector':26} {'fusion':24} {'tokens':>6} {'weights':>8}")
     for name, design in DESIGNS.items():
-        try:
+        counted = f"{'-':>6} {'-':>8}"  # two towers: one vector a picture, no sequence
+        if design.answers:
             cost = budget(name)
             counted = f"{cost.visual_tokens:>6} {sum(cost.weights.values()) / 1e9:>7.2f}B"
-        except ValueError:  # two towers: one vector a picture, no sequence
-            counted = f"{'-':>6} {'-':>8}"
         print(f"{name:10} {design.year:4}  {design.title:12} {design.connector:26} {design.fusion:24} {counted}")
 
 
@@ -63,6 +62,22 @@ def ask(arguments: argparse.Namespace) -> None:
     model = _answering(arguments.model) if arguments.model else bundled("llava15")
     image = load_image(arguments.image, model.config.vision.image_size)
     print(answer(model, mini_tokenizer(), image, arguments.question))
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Train designs side by side under one setting, several seeds each, and print their accuracy per task."""
+    from minivlm.compare import compare, setting, table
+
+    results = compare(
+        arguments.designs,
+        arguments.tokens,
+        arguments.seeds,
+        arguments.scale,
+        arguments.steps,
+        arguments.out,
+        arguments.precision,
+    )
+    print(f"{table(results)}\n\n{setting(results)}")
 
 
 def _answering(path: str) -> VLM:
@@ -124,6 +139,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("image", help="a picture file (PNG, JPEG, ...)")
     sub.add_argument("question", help='for instance "what color is the circle ?"')
     sub.add_argument("--model", help="a model.safetensors (default: the bundled mini LLaVA-1.5)")
+    answering = [name for name in DESIGNS if DESIGNS[name].answers]
+    sub = command(compare, "compare")
+    sub.add_argument("--designs", nargs="+", default=answering, metavar="DESIGN", help="default: all that answer")
+    sub.add_argument("--tokens", type=int, help="visual tokens a picture, for all (default: each design's own)")
+    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
+    sub.add_argument("--steps", type=int, help="steps of the second stage, instead of the scale's")
+    sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
+    sub.add_argument("--out", default="runs/compare", help="folder for results, kept (default: %(default)s)")
     sub = command(pretrain, "pretrain")
     sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
     sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")

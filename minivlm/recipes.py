@@ -47,10 +47,15 @@ CLIP_SIZES = {
 }
 
 
-def vlm_stages(model: VLM, size: Size, seed: int = 0, tasks: tuple[str, ...] = TASKS) -> list[Stage]:
-    """LLaVA's two stages: the connector alone learns to pass captions on, then the decoder learns to answer as well."""
+def vlm_stages(
+    model: VLM, size: Size, seed: int = 0, tasks: tuple[str, ...] = TASKS, bank: Bank | None = None
+) -> list[Stage]:
+    """LLaVA's two stages: the connector alone learns to pass captions on, then the decoder learns to answer as well.
+
+    `bank`: scenes and features made earlier, for models that share an encoder (default: made here).
+    """
     tokenizer = mini_tokenizer()
-    bank = Bank.make(model, sample_scenes(size.scenes, generator(seed, 0)))
+    bank = bank or Bank.make(model, sample_scenes(size.scenes, generator(seed, 0)))
     captions = Dialogs(tokenizer, bank, size.batch_size, captions=True, seed=seed)
     apart = model.connector.conditioned
     questions = Dialogs(tokenizer, bank, size.batch_size, tasks, size.per_scene, apart=apart, seed=seed + 1)

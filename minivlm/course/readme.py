@@ -25,15 +25,22 @@ def designs_table() -> str:
 
     lines = ["| name | system | connector | fusion | visual tokens | connector weights |", "|---|---|---|---|---|---|"]
     for name, design in DESIGNS.items():
-        try:
+        counted = "one vector a picture | -"
+        if design.answers:
             cost = budget(name)
             height, width = cost.image_size
             counted = f"{cost.visual_tokens:,} ({height}x{width}) | {cost.weights['connector'] / 1e6:.1f} M"
-        except ValueError:  # two towers have no decoder to spend tokens in
-            counted = "one vector a picture | -"
         system = f"[{design.title}](https://arxiv.org/abs/{design.paper.removeprefix('arXiv:')}) ({design.year})"
         lines.append(f"| `{name}` | {system} | {design.connector} | {design.fusion} | {counted} |")
     return "\n".join(lines)
+
+
+def connectors_table() -> str:
+    """What the runs that come with the package found, as Markdown, and the setting they were made in."""
+    from minivlm.compare import bundled_results, setting, table
+
+    results = bundled_results()
+    return f"{table(results)}\n\n{setting(results)}"
 
 
 def lessons_table(folder: Path = Path("notebooks")) -> str:
@@ -55,7 +62,7 @@ def _figures(notebook: nbformat.NotebookNode) -> list[str]:
 
 def filled(text: str) -> str:
     """`text` with what stands between `<!-- name -->` and `<!-- end -->` made anew."""
-    for name, make in (("designs", designs_table), ("lessons", lessons_table)):
+    for name, make in (("designs", designs_table), ("connectors", connectors_table), ("lessons", lessons_table)):
         made = f"<!-- {name} -->\n{make()}\n<!-- end -->"
         text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.DOTALL)
     return text

@@ -20,7 +20,7 @@ from minivlm.explore.base import Explorer, buttons, slider
 from minivlm.figures import attention_maps, budget_bars, match_probabilities, words_of_patch
 from minivlm.figures.budget import CARDS
 from minivlm.figures.common import told_apart, words_at
-from minivlm.model import Output, VLMConfig
+from minivlm.model import Output
 
 TEMPERATURES = np.geomspace(0.01, 1, 17).round(4).tolist()
 PIXELS = (112, 224, 336, 448, 672, 896)
@@ -100,7 +100,7 @@ def similarity_explorer(
 def budget_explorer(names: Sequence[str] = (), words: int = 64) -> Explorer:
     """What published designs cost with pictures of other sizes, in other patches, and with more of them, and in how
     much memory they fit. `names`: designs with a decoder, or none for all of these."""
-    names = names or [name for name in DESIGNS if isinstance(configure(name, "published"), VLMConfig)]
+    names = names or [name for name, design in DESIGNS.items() if design.answers]
     own = configure(names[0], "published").vision
     controls = {
         "name": buttons("Design", [(DESIGNS[name].title, name) for name in names]),

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from minivlm.attribution import decoder_attention
+from minivlm.batch import Batch
 from minivlm.figures.common import PALETTE
-from minivlm.model import Batch, Output, answer_positions
+from minivlm.model import Output, answer_positions
 
 
 def block_matrix(batch: Batch, output: Output, sample: int = 0) -> tuple[Figure, str]:
