@@ -39,12 +39,15 @@ def check_vlm(model) -> None:
     tokenizer = Tokenizer(["red", "blue", "what", "is", "it"])
     images = torch.rand(2, 2, 3, *model.config.vision.image_size)
     dialogs = [[("what is it", "red"), ("is it blue", "red")], [("it", "")]]
+    if model.connector.conditioned:  # a question in a sample of its own
+        dialogs = [dialog[-1:] for dialog in dialogs]
     batch = Batch.pack(tokenizer, dialogs, images)
     for capture in (False, True):
         model(batch, capture=capture).loss.backward()
     model(Batch.pack(tokenizer, dialogs, features=model.features(images)))
     model(batch.blind(model.image_token_id))
-    model(Batch(images[:, :1], torch.tensor([[1, 3, 270]] * 2)))  # neither padding nor questions: plainly causal
+    ids = torch.tensor([[1, 3, 270]] * 2)
+    model(Batch(images[:, :1], ids, instruction=ids))  # neither padding nor questions: plainly causal
     model.generate(batch, max_new_tokens=3)
 
 
@@ -58,15 +61,19 @@ def check_towers(model) -> None:
 
 
 def check_conversions() -> None:
-    """Towers that no design is made of, and what conversion itself calls."""
+    """Towers and decoders that no design in small is made of, and what conversion itself calls."""
     import references
 
     from minivlm import from_transformers
 
-    for make in (references.clip, references.siglip, references.llama, references.llava):
+    for make in (references.clip, references.siglip, references.llama, references.llava, references.instructblip):
         from_transformers(make())
     tower = from_transformers(references.vit())
     tower(references.pictures(2, 3, *tower.config.image_size))
+    from_transformers(references.kosmos2())
+    for make in (references.opt, references.phi, references.kosmos2_text):
+        decoder = from_transformers(make())
+        decoder.logits(decoder(decoder.embedding(references.words(2, 5)))).sum().backward()
 
 
 def check_that_checking_is_on() -> None:
