@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import tiny
 import torch
 
 from minivlm.batch import Batch
-from minivlm.explore import Explorer, attention_explorer, budget_explorer, similarity_explorer
-from minivlm.model import Output
+from minivlm.connectors.cross_resampler import QwenVLResampler
+from minivlm.connectors.perceiver import FlamingoResampler
+from minivlm.explore import (
+    Explorer,
+    attention_explorer,
+    budget_explorer,
+    queries_explorer,
+    questions_explorer,
+    similarity_explorer,
+)
+from minivlm.model import ConnectorConfig, Output, VLMConfig
 
 DIALOG = [("what color is the circle ?", "red"), ("is there a red circle ?", "no")]
 PANELS = {"before": torch.eye(3).roll(1, dims=0), "trained": torch.tensor([[0.9, 0, 0], [0, 0.5, 0.6], [0, 0, 0.7]])}
+QUESTIONS = ["what color is the circle ?", "where is the star ?", "is there a red star ?"]
+PAIRS = torch.rand(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(1))  # two samples of a picture
 TEXTS = ["a circle", "a square", "a star"]
 
 
@@ -34,4 +47,47 @@ def budget() -> Explorer:
     return budget_explorer(["llava", "yi_vl"], words=32)
 
 
-ALL = {"attention": attention, "similarity": similarity, "budget": budget}
+def looked_at(connector: ConnectorConfig, question: str = QUESTIONS[0]) -> tuple[VLMConfig, Output]:
+    """What a tiny model with that connector, its weights drawn large, makes of `PAIRS`, and its configuration."""
+    vision = replace(tiny.vlm().config.vision, image_size=(32, 32))
+    config = replace(tiny.vlm().config, vision=vision, connector=connector)
+    torch.manual_seed(1)
+    model = config.build()
+    for weights in model.connector.parameters():
+        torch.nn.init.normal_(weights)
+    batch = Batch.pack(tiny.TOKENIZER, [[(question, "red")]] * 2, images=PAIRS)
+    with torch.no_grad():
+        return config, model(batch, capture=True)
+
+
+def queries() -> Explorer:
+    """Of two resamplers with two sites, and one with one."""
+    kinds = {f"{n} tokens": FlamingoResampler(n, depth=2, heads=2, head_dim=8) for n in (4, 9)}
+    seen = {name: looked_at(kind) for name, kind in (kinds | {"one site": QwenVLResampler(1, heads=1)}).items()}
+    return queries_explorer(
+        {name: output for name, (_, output) in seen.items()},
+        PAIRS,
+        {name: config for name, (config, _) in seen.items()},
+    )
+
+
+def asked() -> tuple[dict[str, Output], VLMConfig]:
+    """What a tiny model that reads the question looks at for each, and its configuration."""
+    bert = replace(tiny.reader().config.connector.bert, depth=3)
+    connector = replace(tiny.reader().config.connector, bert=bert)
+    seen = {question: looked_at(connector, question) for question in QUESTIONS}
+    return {question: output for question, (_, output) in seen.items()}, seen[QUESTIONS[0]][0]
+
+
+def questions() -> Explorer:
+    outputs, config = asked()
+    return questions_explorer(outputs, PAIRS, config)
+
+
+ALL = {
+    "attention": attention,
+    "similarity": similarity,
+    "budget": budget,
+    "queries": queries,
+    "questions": questions,
+}

@@ -1,6 +1,14 @@
 """Explorers: figures with controls, for what a static picture can show only a few states of."""
 
 from minivlm.explore.base import Explorer
+from minivlm.explore.connectors import queries_explorer, questions_explorer
 from minivlm.explore.explorers import attention_explorer, budget_explorer, similarity_explorer
 
-__all__ = ["Explorer", "attention_explorer", "budget_explorer", "similarity_explorer"]
+__all__ = [
+    "Explorer",
+    "attention_explorer",
+    "budget_explorer",
+    "queries_explorer",
+    "questions_explorer",
+    "similarity_explorer",
+]

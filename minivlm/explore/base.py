@@ -139,6 +139,17 @@ def buttons(description: str, options: Sequence[tuple[str, object]]) -> widgets.
     )
 
 
+def dropdown(description: str, options: Sequence[tuple[str, object]], index: int = 0) -> widgets.Dropdown:
+    """A choice among texts too long for buttons."""
+    return widgets.Dropdown(
+        options=options,
+        index=index,
+        description=description,
+        style={"description_width": "6em"},
+        layout={"width": "32em", "max_width": "98%"},
+    )
+
+
 def slider(description: str, options: Sequence[tuple[str, object]], value: object = None) -> widgets.Widget:
     """A slider over named values; a single value, on which a slider cannot be drawn, is a button."""
     if len(options) == 1:
@@ -150,3 +161,7 @@ def slider(description: str, options: Sequence[tuple[str, object]], value: objec
         style={"description_width": "8em"},
         layout={"width": "32em", "max_width": "98%"},
     )
+
+
+def counted(n: int) -> list[tuple[str, int]]:
+    return [(str(i), i) for i in range(1, n + 1)]

@@ -16,7 +16,7 @@ from minivlm.attribution import READINGS, decoder_attention
 from minivlm.batch import Batch
 from minivlm.budget import Budget, budget
 from minivlm.designs import DESIGNS, configure
-from minivlm.explore.base import Explorer, buttons, slider
+from minivlm.explore.base import Explorer, buttons, counted, slider
 from minivlm.figures import attention_maps, budget_bars, match_probabilities, words_of_patch
 from minivlm.figures.budget import CARDS
 from minivlm.figures.common import told_apart, words_at
@@ -45,10 +45,10 @@ def attention_explorer(batch: Batch, output: Output, decode: Callable[[list[int]
         "start": buttons("Start from", [("a word", "word"), ("a patch", "patch")]),
         "place": buttons("Word", list(zip(words, places, strict=True))),
         "method": buttons("Method", methods),
-        "row": slider("Patch row", _counted(int(layout.row[sample].max()) + 1)),
-        "col": slider("Patch column", _counted(int(layout.col[sample].max()) + 1)),
-        "layer": slider("Block", [("mean", 0), *_counted(len(layers))]),
-        "head": slider("Head", [("mean", 0), *_counted(layers[0].shape[1])]),
+        "row": slider("Patch row", counted(int(layout.row[sample].max()) + 1)),
+        "col": slider("Patch column", counted(int(layout.col[sample].max()) + 1)),
+        "layer": slider("Block", [("mean", 0), *counted(len(layers))]),
+        "head": slider("Head", [("mean", 0), *counted(layers[0].shape[1])]),
     }
 
     def draw(start, layer, head, place=None, method=None, row=None, col=None):
@@ -62,10 +62,6 @@ def attention_explorer(batch: Batch, output: Output, decode: Callable[[list[int]
 
     unused = {"word": ("row", "col"), "patch": ("place", "method")}
     return Explorer("Attention explorer", controls, draw, hidden=lambda start, **_: unused[start])
-
-
-def _counted(n: int) -> list[tuple[str, int]]:
-    return [(str(i), i) for i in range(1, n + 1)]
 
 
 def _which(kind: str, number: int) -> str:

@@ -7,7 +7,7 @@ from minivlm.figures.common import PALETTE, show
 from minivlm.figures.contrast import match_probabilities, similarity, zero_shot_bars
 from minivlm.figures.designs import design_map
 from minivlm.figures.lines import lines
-from minivlm.figures.queries import query_maps, query_similarity, receptive_fields, sampling_points
+from minivlm.figures.queries import query_maps, query_similarity, question_maps, receptive_fields, sampling_points
 from minivlm.figures.tokens import token_strip
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
 
@@ -27,6 +27,7 @@ __all__ = [
     "picture_share",
     "query_maps",
     "query_similarity",
+    "question_maps",
     "receptive_fields",
     "sampling_points",
     "show",

@@ -1,9 +1,9 @@
-"""What the visual tokens of a connector look at: the maps of its queries, how alike they are, the points that a query
-samples, and receptive fields side by side."""
+"""What the visual tokens of a connector look at: the maps of its queries, how alike they are, what a question changes,
+the points that a query samples, and receptive fields side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,9 +12,10 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from torch import Tensor
 
-from minivlm.figures.common import PALETTE, colours
+from minivlm.figures.common import PALETTE, colours, wrapped
 from minivlm.model import Output, VLMConfig
 from minivlm.queries import QueryAttention, query_attention, query_statistics
 
@@ -43,9 +44,7 @@ def query_maps(
     _picture(axes.flat[0], image)
     norm = PowerNorm(0.5, vmin=0, vmax=float(seen.patches.max()))  # else one peak dims all
     for number, (ax, share) in enumerate(zip(axes.flat[1:], seen.patches, strict=False), start=1):
-        _picture(ax, image.mean(dim=0, keepdim=True).expand(3, -1, -1))
-        heat = dict(cmap="cividis", norm=norm, alpha=0.8, interpolation="nearest")
-        drawn = ax.imshow(share, extent=(0, 1, 1, 0), aspect=ax.get_aspect(), **heat)
+        drawn = _over(ax, image, share, cmap="cividis", norm=norm)
         ax.set_title(f"query {number}", fontsize=8)
     bar = figure.colorbar(drawn, ax=list(axes.flat), label="share of the query's attention")
     bar.solids.set_alpha(1)
@@ -82,6 +81,47 @@ def query_similarity(
         f"{float(found.spread.mean()):.1f} of {patches} patches in the mean ({float(found.spread.min()):.1f} to "
         f"{float(found.spread.max()):.1f})."
     )
+
+
+def question_maps(
+    outputs: Mapping[str, Output],
+    images: Float[Tensor, "B M 3 H W"],
+    config: VLMConfig,
+    query: int,
+    site: str | None = None,
+    sample: int = 0,
+    picture: int = 0,
+    head: int | None = None,
+) -> tuple[Figure, str]:
+    """The picture, then what one query (counted from 0) attends to in each of `outputs` (by the question that was asked
+    about the same pictures), on one colour scale; of two of them also what the second adds and takes away.
+
+    ValueError for a query that is not there."""
+    seen = {name: query_attention(output, config, site, sample, picture, head) for name, output in outputs.items()}
+    for name, found in seen.items():
+        if not 0 <= query < len(found.patches):
+            raise ValueError(f"no query {query} in {name}: there are {len(found.patches)}, counted from 0")
+    shares = {name: found.patches[query] for name, found in seen.items()}
+    image, panels = images[sample, picture].cpu(), 1 + len(shares) + (len(shares) == 2)
+    figure, axes = plt.subplots(1, panels, figsize=(2.3 * panels + 1.6, 2.8), layout="constrained")
+    for ax in axes:
+        ax.set(xticks=[], yticks=[])
+    _picture(axes[0], image)
+    norm = PowerNorm(0.5, vmin=0, vmax=max(float(share.max()) for share in shares.values()))
+    for ax, (name, share) in zip(axes[1:], shares.items(), strict=False):
+        drawn = _over(ax, image, share, cmap="cividis", norm=norm)
+        ax.set_title(wrapped(name, 26), fontsize=8)
+    bar = figure.colorbar(drawn, ax=list(axes[: 1 + len(shares)]), label="share of the query's attention")
+    bar.solids.set_alpha(1)
+    if len(shares) == 2:
+        first, second = shares.values()
+        most = max(float((second - first).abs().max()), 1e-6)
+        drawn = _over(axes[-1], image, second - first, cmap="PuOr", vmin=-most, vmax=most)
+        axes[-1].set_title("second minus first", fontsize=8)
+        figure.colorbar(drawn, ax=axes[-1]).solids.set_alpha(1)
+    told = " ".join(f'"{name}": {_looked(share)}' for name, share in shares.items())
+    site = _site(next(iter(seen.values())), head)
+    return figure, f"{site} query {query + 1}. {told} {_compared(list(shares.values()))}".rstrip()
 
 
 def sampling_points(
@@ -134,6 +174,12 @@ def _picture(axes: Axes, image: Float[Tensor, "3 H W"]) -> None:
     axes.imshow(pixels, extent=(0, 1, 1, 0), interpolation="nearest", aspect=aspect)
 
 
+def _over(axes: Axes, image: Float[Tensor, "3 H W"], share: Float[Tensor, "rows cols"], **heat: object) -> AxesImage:
+    """A map over its picture in grey."""
+    _picture(axes, image.mean(dim=0, keepdim=True).expand(3, -1, -1))
+    return axes.imshow(share, extent=(0, 1, 1, 0), aspect=axes.get_aspect(), alpha=0.8, interpolation="nearest", **heat)
+
+
 def _site(seen: QueryAttention, head: int | None) -> str:
     return f"{seen.site}, {'all heads' if head is None else f'head {head + 1}'}:"
 
@@ -147,6 +193,35 @@ def _looked_at(seen: QueryAttention) -> str:
         f"{len(flat)} queries look at {flat.shape[1]} patches with {float(flat.sum(dim=1).mean()):.0%} of their "
         f"attention{others} (mean); the hottest patch (row, column) of each: {places}."
     )
+
+
+def _looked(share: Float[Tensor, "rows cols"]) -> str:
+    """Where one query looks, in words."""
+    place, value = _first(share)
+    return f"{float(share.sum()):.0%} of its attention on {share.numel()} patches, most at {place} ({value:.1%})."
+
+
+def _compared(shares: Sequence[Float[Tensor, "rows cols"]]) -> str:
+    """How alike some maps of one query are; nothing of a single one."""
+    if len(shares) < 2:
+        return ""
+    alike = query_statistics(torch.stack(list(shares)).flatten(1)).collapse
+    if len(shares) > 2:
+        return f"Two of these maps have a cosine of {alike:.2f} in the mean."
+    change = shares[1] - shares[0]
+    if change.abs().max() < 1e-6:
+        return "The two maps are the same."
+    (more, gained), (less, lost) = _first(change), _first(-change)
+    return (
+        f"The two maps have a cosine of {alike:.2f}; the second looks most of all more at {more} (+{gained:.1%}) and "
+        f"less at {less} (-{lost:.1%})."
+    )
+
+
+def _first(share: Float[Tensor, "rows cols"]) -> tuple[str, float]:
+    """Where a map is highest, in words, and how high it is there."""
+    row, col = divmod(int(share.argmax()), share.shape[1])
+    return f"row {row + 1}, column {col + 1}", float(share[row, col])
 
 
 def _sampled(points: Float[Tensor, "heads points 2"], weights: Float[Tensor, "heads points"]) -> str:
