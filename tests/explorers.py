@@ -54,21 +54,22 @@ def looked_at(connector: ConnectorConfig, question: str = QUESTIONS[0]) -> tuple
     torch.manual_seed(1)
     model = config.build()
     for weights in model.connector.parameters():
-        torch.nn.init.normal_(weights)
+        torch.nn.init.normal_(weights, std=0.6)
     batch = Batch.pack(tiny.TOKENIZER, [[(question, "red")]] * 2, images=PAIRS)
     with torch.no_grad():
         return config, model(batch, capture=True)
 
 
-def queries() -> Explorer:
-    """Of two resamplers with two sites, and one with one."""
-    kinds = {f"{n} tokens": FlamingoResampler(n, depth=2, heads=2, head_dim=8) for n in (4, 9)}
+def seen_by_queries() -> tuple[dict[str, VLMConfig], dict[str, Output]]:
+    """Of two resamplers with two sites, and one with one, which has one head."""
+    kinds = {f"{n} tokens": FlamingoResampler(n, depth=2, heads=2, head_dim=8) for n in (2, 4)}
     seen = {name: looked_at(kind) for name, kind in (kinds | {"one site": QwenVLResampler(1, heads=1)}).items()}
-    return queries_explorer(
-        {name: output for name, (_, output) in seen.items()},
-        PAIRS,
-        {name: config for name, (config, _) in seen.items()},
-    )
+    return tuple({name: pair[i] for name, pair in seen.items()} for i in (0, 1))
+
+
+def queries() -> Explorer:
+    configs, outputs = seen_by_queries()
+    return queries_explorer(outputs, PAIRS, configs)
 
 
 def asked() -> tuple[dict[str, Output], VLMConfig]:

@@ -11,7 +11,7 @@ from references import pictures, words
 from test_queries import config_of, output_of, shares
 
 from minivlm import Batch, build
-from minivlm.figures import PALETTE, query_maps, query_similarity, receptive_fields, sampling_points
+from minivlm.figures import PALETTE, query_maps, query_similarity, question_maps, receptive_fields, sampling_points
 from minivlm.queries import query_statistics
 
 IMAGES = pictures(2, 2, 3, 16, 24)
@@ -121,3 +121,45 @@ def test_receptive_fields_share_one_scale():
     assert "pooling: 1 of 8 patches make 90% of it, most in row 2, column 3 (100%)." in alt
     assert "convolutions: 3 of 8 patches make 90% of it, most in row 1, column 1 (50%)." in alt
     assert_within(figure)
+
+
+def test_one_query_side_by_side_for_two_questions(weights):
+    other = weights.flip(-1)
+    outputs = {"a ?": output_of(a=weights), "b ?": output_of(a=other)}
+    figure, alt = question_maps(outputs, IMAGES, config_of(True), query=4, sample=1, picture=0, head=2)
+    first, second = (maps[2, 2, 4, 1:7].view(2, 3) for maps in (weights, other))
+    whole, *panels = figure.axes[:4]
+    np.testing.assert_allclose(whole.images[0].get_array(), IMAGES[1, 0].permute(1, 2, 0))
+    assert [axes.get_title() for axes in panels] == ["a\xa0?", "b\xa0?", "second minus first"]
+    for axes, share in zip(panels, (first, second, second - first), strict=True):
+        below, above = axes.images
+        np.testing.assert_allclose(below.get_array()[..., 0], IMAGES[1, 0].mean(dim=0), rtol=1e-6)
+        np.testing.assert_allclose(above.get_array(), share, rtol=1e-5, atol=1e-7)
+        assert above.get_extent() == below.get_extent()
+    assert panels[0].images[1].norm is panels[1].images[1].norm
+    assert panels[0].images[1].norm.vmax == pytest.approx(float(torch.maximum(first, second).max()))
+    low, high = panels[2].images[1].get_clim()
+    assert high == -low == pytest.approx(float((second - first).abs().max()))
+    peak = divmod(int(second.argmax()), 3)
+    cosine = torch.cosine_similarity(first.flatten(), second.flatten(), dim=0)
+    gain, loss = (divmod(int(change.argmax()), 3) for change in (second - first, first - second))
+    assert alt.startswith("connector.a.weights, head 3: query 5. ")
+    assert f'"b ?": {second.sum():.0%} of its attention on 6 patches, most at row {peak[0] + 1}, column ' in alt
+    assert alt.endswith(
+        f"The two maps have a cosine of {cosine:.2f}; the second looks most of all more at row {gain[0] + 1}, column "
+        f"{gain[1] + 1} (+{(second - first).max():.1%}) and less at row {loss[0] + 1}, column {loss[1] + 1} "
+        f"(-{(first - second).max():.1%})."
+    )
+    assert_within(figure)
+
+
+def test_one_query_of_one_of_three_and_of_equal_outputs(weights):
+    outputs = {name: output_of(a=weights.roll(n, dims=-1)) for n, name in enumerate(("a", "b", "c"))}
+    figure, alt = question_maps(outputs, IMAGES, config_of(True), query=0)
+    assert [axes.get_title() for axes in figure.axes[1:4]] == ["a", "b", "c"]
+    mine = torch.stack([weights.roll(n, dims=-1)[0].mean(dim=0)[0, 1:7] for n in range(3)])
+    assert alt.endswith(f"Two of these maps have a cosine of {query_statistics(mine).collapse:.2f} in the mean.")
+    figure, alt = question_maps({"only": outputs["b"]}, IMAGES, config_of(True), query=0)
+    assert [axes.get_title() for axes in figure.axes[1:2]] == ["only"] and alt.endswith("%).")
+    alike = {"one": outputs["a"], "two": output_of(a=weights.clone())}
+    assert question_maps(alike, IMAGES, config_of(True), query=0)[1].endswith("The two maps are the same.")
