@@ -24,7 +24,7 @@ def test_visual_tokens_and_cache_are_those_of_a_real_sequence(name):
     """The cache of a real forward pass holds as many numbers as the budget says, at two bytes each."""
     counted, model = budget(name, "mini", words=9), build(name, device="cpu")
     ids = torch.cat([torch.tensor([[model.image_token_id]]), torch.full((1, 9), 300)], dim=1)
-    layout = model(Batch(torch.rand(1, 1, 3, 64, 64), ids)).layout
+    layout = model(Batch(torch.rand(1, 1, 3, 64, 64), ids, instruction=ids)).layout
     assert int(layout.is_visual.sum()) == counted.visual_tokens
     assert layout.kind.shape[1] == counted.visual_tokens + 9
     cache = model.language.make_cache(100)

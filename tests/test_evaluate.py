@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 
@@ -9,9 +10,11 @@ import pytest
 import tiny
 import torch
 from references import pictures, randomise
-from torch import Tensor
+from torch import Tensor, nn
 
 from minivlm.batch import Batch
+from minivlm.connectors.bert import BertConfig, VocabularyConfig
+from minivlm.connectors.qformer import InstructQFormerConfig
 from minivlm.evaluate import Score, answered, evaluate, mean_accuracy, retrieval, table, wilson, zero_shot
 from minivlm.language.llama import LlamaConfig
 from minivlm.model import VLM
@@ -38,10 +41,14 @@ class Asked:
 WORDS = 14  # so few that the end, one of them, comes soon by chance
 
 
-@pytest.fixture(scope="module")
-def model() -> VLM:
+@pytest.fixture(scope="module", params=["sees all", "reads the question"])
+def model(request) -> VLM:
     language = LlamaConfig(WORDS, width=16, depth=2, heads=2, kv_heads=1, mlp_width=24)
-    return randomise(replace(tiny.vlm().config, language=language).build(), seed=10)  # one that ends what it says
+    config = replace(tiny.vlm().config, language=language)
+    if request.param == "reads the question":
+        bert = BertConfig(width=12, depth=2, heads=2, mlp_width=16)
+        config = replace(config, connector=InstructQFormerConfig(3, VocabularyConfig(WORDS, context=8), bert))
+    return randomise(config.build(), seed=10)  # one that ends what it says
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +92,19 @@ def truth(model: VLM, sample: list[Asked], seen: Tensor | None) -> list[bool]:
     return [generated(model, q.text, seen, len(ids)) == ids for q, ids in zip(sample, wanted, strict=True)]
 
 
+@pytest.fixture(scope="module")
+def truths(model, features, dialogs) -> dict[bool, list[list[bool]]]:
+    """For each picture, whether each answer is what the model would have said; under True, said blind."""
+    seen = list(zip(dialogs, features.split(1), strict=True))
+    return {blind: [truth(model, sample, None if blind else one) for sample, one in seen] for blind in (False, True)}
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "apart"])
-def test_right_is_what_the_model_would_have_said(model, features, dialogs, packed):
-    wanted = [truth(model, sample, seen) for sample, seen in zip(dialogs, features.split(1), strict=True)]
+def test_right_is_what_the_model_would_have_said(model, features, dialogs, truths, packed):
+    wanted = truths[False]
+    if packed and model.connector.conditioned:
+        pytest.skip("its questions cannot be packed: each needs visual tokens of its own")
     if packed:
         batch = Batch.pack(Numbers(), [[(q.text, q.answer) for q in sample] for sample in dialogs], features=features)
         found = answered(model(batch), batch)
@@ -110,7 +126,7 @@ def test_right_is_what_the_model_would_have_said(model, features, dialogs, packe
 
 @pytest.mark.parametrize("blind", [False, True], ids=["seeing", "blind"])
 @pytest.mark.parametrize("novel", [None, True, False])
-def test_every_question_is_counted_once_under_its_task(model, features, dialogs, novel, blind):
+def test_every_question_is_counted_once_under_its_task(model, features, dialogs, truths, novel, blind):
     tasks = ("A", "B", "C")
     asked = [
         [
@@ -121,8 +137,8 @@ def test_every_question_is_counted_once_under_its_task(model, features, dialogs,
     ]
     asked[3] = []  # a picture that nobody asks about
     wanted = {}
-    for i, sample in enumerate(asked):
-        for question, hit in zip(sample, truth(model, sample, None if blind else features[i : i + 1]), strict=True):
+    for sample, hits in zip(asked, truths[blind], strict=True):
+        for question, hit in zip(sample, hits, strict=bool(sample)):
             if novel is None or question.novel is novel:
                 wanted.setdefault(question.task, []).append((hit, question.chance))
     for batch_size in (1, 3, 64):
@@ -131,6 +147,30 @@ def test_every_question_is_counted_once_under_its_task(model, features, dialogs,
         for task, found in wanted.items():
             assert (scores[task].right, scores[task].total) == (sum(hit for hit, _ in found), len(found))
             assert scores[task].chance == pytest.approx(sum(chance for _, chance in found) / len(found))
+
+
+class Deaf(nn.Module):
+    """A connector that is told the question and does not listen."""
+
+    conditioned = True
+
+    def __init__(self, connector: nn.Module):
+        super().__init__()
+        self.connector, self.told = connector, 0
+        self.layout = connector.layout
+
+    def forward(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        self.told += len(ids)
+        return self.connector(features)
+
+
+@pytest.mark.parametrize("model", ["sees all"], indirect=True)
+def test_the_same_answers_are_right_whether_questions_are_packed_or_apart(model, features, dialogs):
+    packed = evaluate(model, Numbers(), dialogs, features)
+    apart = copy.copy(model)
+    apart._modules = {**model._modules, "connector": Deaf(model.connector)}
+    assert evaluate(apart, Numbers(), dialogs, features, batch_size=3) == packed
+    assert apart.connector.told == sum(map(len, dialogs)) == packed["A"].total
 
 
 def test_no_questions_no_scores(model, features):

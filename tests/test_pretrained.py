@@ -17,6 +17,7 @@ from minivlm.pretrained.keys import load_exactly, rename
 
 VISION = references.vision_sizes(0)
 REFERENCES = [references.clip, references.siglip, references.vit, references.llama, references.llava]
+REFERENCES += [references.blip2, references.instructblip]
 
 # --- every key ------------------------------------------------------------------------------------------------------
 

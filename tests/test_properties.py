@@ -11,7 +11,7 @@ from itertools import chain, combinations
 import pytest
 import torch
 import torch.nn.functional as F
-from references import assert_same, pictures, randomise, words
+from references import LAST_ID, assert_same, pictures, randomise, words
 from torch import Tensor, nn
 
 from minivlm import DESIGNS, VLM, Batch, build
@@ -41,13 +41,21 @@ def pictures_for(model: nn.Module, *batch: int, seed: int = 0) -> Tensor:
     return pictures(*batch, 3, *model.config.vision.image_size, seed=seed)
 
 
+def told(batch: Batch, samples: slice = slice(None)) -> Batch:
+    """With an instruction for each of two samples, the second shorter, for designs that read one; `samples`: of which
+    of the two."""
+    ids, mask = words(2, 7, seed=1), torch.ones(2, 7, dtype=torch.bool)
+    mask[1, 4:] = False
+    return replace(batch, instruction=ids[samples], instruction_mask=mask[samples])
+
+
 def two_picture_batch(model: VLM) -> Batch:
     """Two samples: words, picture, words, picture, words; the second has shorter texts, padded on the right."""
     ids, mask = words(2, 11), torch.ones(2, 11, dtype=torch.bool)
     ids[0, [2, 6]] = ids[1, [1, 4]] = IMAGE
     mask[1, 8:] = False
     labels = torch.where(mask & (ids != IMAGE), ids, -100)
-    return Batch(pictures_for(model, 2, 2), ids, labels, mask)
+    return told(Batch(pictures_for(model, 2, 2), ids, labels, mask))
 
 
 def with_changed_word(batch: Batch, place: int) -> Batch:
@@ -60,7 +68,8 @@ def alone(batch: Batch, sample: int) -> Batch:
     """One sample of a batch without its padding."""
     words_here = batch.text_mask[sample]
     ids, labels = (x[sample][words_here][None] for x in (batch.input_ids, batch.labels))
-    return Batch(batch.images[sample : sample + 1], ids, labels)
+    instruction = batch.instruction[sample][batch.instruction_mask[sample]][None]
+    return Batch(batch.images[sample : sample + 1], ids, labels, instruction=instruction)
 
 
 # --- who sees whom --------------------------------------------------------------------------------------------------
@@ -199,15 +208,18 @@ def slow_generate(model: VLM, batch: Batch, steps: int) -> Tensor:
         now = alone(batch, sample)
         for _ in range(steps):
             word = model(now).logits[:, -1:].argmax(dim=-1)
-            now = Batch(now.images, torch.cat([now.input_ids, word], dim=1))
+            now = replace(now, input_ids=torch.cat([now.input_ids, word], dim=1), labels=None)
         said.append(now.input_ids[0, -steps:])
     return torch.stack(said)
 
 
 def test_generation_with_a_cache_equals_reading_everything_again(speaker):
     batch = two_picture_batch(speaker)
+    wanted = slow_generate(speaker, batch, 6)
+    unsaid = next(word for word in range(speaker.config.language.vocab_size) if word not in wanted)
+    speaker.config = replace(speaker.config, eos_id=unsaid)  # or a sample might end by chance
     said = speaker.generate(batch, max_new_tokens=6)
-    assert torch.equal(said, slow_generate(speaker, batch, 6))
+    assert torch.equal(said, wanted)
     assert len(set(said.flatten().tolist())) > 6
 
 
@@ -227,7 +239,7 @@ def test_a_sample_that_has_ended_is_filled_while_others_go_on(speaker):
 def test_cached_logits_equal_uncached(vlm):
     ids = words(2, 9)
     ids[:, 2] = IMAGE
-    batch = Batch(pictures_for(vlm, 2, 1), ids)
+    batch = told(Batch(pictures_for(vlm, 2, 1), ids))
     x, layout = vlm._sequence(batch)
     wanted, mask = vlm(batch).logits, layout.attention_mask()
     length = x.shape[1]
@@ -249,15 +261,14 @@ CONTEXTS = ["a red circle", ""]  # what all questions on a picture may read
 @torch.no_grad()
 def test_packed_questions_equal_questions_apart(vlm):
     images = pictures_for(vlm, 2, 1)
-    batch = Batch.pack(TOKENIZER, DIALOGS, images, contexts=CONTEXTS)
+    batch = told(Batch.pack(TOKENIZER, DIALOGS, images, contexts=CONTEXTS))
     packed = vlm(batch)
     losses = word_losses(packed, batch)
     apart_losses = []
     for sample, dialog in enumerate(DIALOGS):
         for number, turn in enumerate(dialog, start=1):
-            single = Batch.pack(
-                TOKENIZER, [[turn]], images[sample : sample + 1], contexts=CONTEXTS[sample : sample + 1]
-            )
+            here = slice(sample, sample + 1)
+            single = told(Batch.pack(TOKENIZER, [[turn]], images[here], contexts=CONTEXTS[here]), here)
             apart = vlm(single)
             asked = packed.layout.segment[sample] == number
             assert_same(packed.logits[sample, asked], apart.logits[0, apart.layout.segment[0] == 1])
@@ -285,9 +296,9 @@ def test_what_is_learned_is_the_answer_and_its_end(vlm):
 def test_an_open_question_is_answered_as_if_it_were_alone(speaker):
     images = pictures_for(speaker, 2, 1)
     dialogs = [[*dialog[:-1], ("what is there?", "")] for dialog in DIALOGS]
-    packed = speaker.generate(Batch.pack(TOKENIZER, dialogs, images), max_new_tokens=5)
-    apart = speaker.generate(Batch.pack(TOKENIZER, [dialog[-1:] for dialog in dialogs], images), max_new_tokens=5)
-    assert torch.equal(packed, apart)
+    packed = speaker.generate(told(Batch.pack(TOKENIZER, dialogs, images)), max_new_tokens=5)
+    last = told(Batch.pack(TOKENIZER, [dialog[-1:] for dialog in dialogs], images))
+    assert torch.equal(packed, speaker.generate(last, max_new_tokens=5))
 
 
 @torch.no_grad()
@@ -298,6 +309,55 @@ def test_a_word_with_nothing_before_it_is_not_learned(vlm):
     together = vlm(Batch(None, ids, ids, segments=segments))
     halves = [vlm(Batch(None, half, half)).loss for half in ids.chunk(2, dim=1)]
     assert_same(together.loss, torch.stack(halves).mean())
+
+
+# --- what the question changes --------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_the_question_changes_the_visual_tokens_of_designs_that_read_it_only(vlm):
+    """Another instruction, and everything else as it was: words that are not the instruction's stay the same words."""
+    batch = two_picture_batch(vlm)
+    swapped = replace(batch, instruction=batch.instruction.flip(0), instruction_mask=batch.instruction_mask.flip(0))
+    features = vlm.features(batch.images)
+    tokens, others = vlm.connect(features, batch), vlm.connect(features, swapped)
+    if not vlm.connector.conditioned:
+        assert torch.equal(tokens, others)
+        assert torch.equal(vlm.connect(features, replace(batch, instruction=None, instruction_mask=None)), tokens)
+    else:
+        assert ((tokens - others).abs().amax(dim=(2, 3)) > 1e-3).all()  # of every picture of every sample
+
+
+@torch.no_grad()
+def test_what_pads_an_instruction_is_not_read(vlm):
+    batch = two_picture_batch(vlm)
+    junk = torch.where(batch.instruction_mask, batch.instruction, LAST_ID)
+    longer = F.pad(junk, (0, 2), value=LAST_ID), F.pad(batch.instruction_mask, (0, 2))
+    other = vlm(replace(batch, instruction=longer[0], instruction_mask=longer[1]))
+    assert_same(other.logits[other.layout.valid], vlm(batch).logits[other.layout.valid])
+
+
+@torch.no_grad()
+def test_a_caption_is_said_without_an_instruction(vlm):
+    """A dialog without a question gives an instruction without words: as good as any other batch of captions."""
+    batch = Batch.pack(TOKENIZER, [[("", "a red circle")], [("what is there?", "two")]], pictures_for(vlm, 2, 1))
+    assert batch.instruction_mask.any(dim=1).tolist() == [False, True]
+    together = vlm(batch)
+    for sample in range(2):
+        apart = vlm(alone(batch, sample))  # the first: with an instruction of length 0
+        assert_same(together.logits[sample][together.layout.valid[sample]], apart.logits[0])
+
+
+@torch.no_grad()
+def test_questions_packed_together_are_refused_by_designs_that_read_them(vlm):
+    batch = Batch.pack(TOKENIZER, DIALOGS, pictures_for(vlm, 2, 1))
+    assert batch.instruction is None
+    if not vlm.connector.conditioned:
+        assert vlm(batch).loss.isfinite()
+    else:
+        with pytest.raises(ValueError, match="pack dialogs of one question, or give Batch an instruction"):
+            vlm(batch)
+    assert vlm(batch.blind(IMAGE)).loss.isfinite()  # without pictures there are no visual tokens to read it into
 
 
 # --- what learns ----------------------------------------------------------------------------------------------------
@@ -343,9 +403,9 @@ def test_a_part_that_does_not_exist_cannot_learn(vlm):
 def test_token_count_is_the_tensor(vlm):
     grid = vlm.config.vision.grid
     batch = two_picture_batch(vlm)
-    visual = vlm.connector(vlm.features(batch.images).flatten(0, 1))
+    visual = vlm.connect(vlm.features(batch.images), batch)
     tokens = vlm.connector.num_tokens(grid)
-    assert visual.shape == (4, tokens, vlm.config.language.width)
+    assert visual.shape == (2, 2, tokens, vlm.config.language.width)
     picture = vlm.connector.layout(grid)
     assert len(picture) == len(picture.row) == len(picture.col) == tokens
     output = vlm(batch)

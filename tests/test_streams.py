@@ -28,13 +28,14 @@ def streams(seed: int = 0) -> dict[str, Source]:
         "pairs": CaptionPairs(T, 6, context=40, seed=seed, objects=(1, 3), size=16),
         "captions": Dialogs(T, bank, 6, captions=True, seed=seed),
         "questions": Dialogs(T, bank, 6, seed=seed),
+        "apart": Dialogs(T, bank, 6, apart=True, seed=seed),
         "blind": Dialogs(T, bank, 6, blind=True, seed=seed),
         "descriptions": Descriptions(T, 6, per_scene=3, seed=seed),
         "telegrams": Telegrams(T, 6, per_scene=3, seed=seed),
     }
 
 
-NAMES = ("pairs", "captions", "questions", "blind", "descriptions", "telegrams")
+NAMES = ("pairs", "captions", "questions", "apart", "blind", "descriptions", "telegrams")
 LEARNING = NAMES[1:]
 
 
@@ -138,6 +139,28 @@ def test_questions_are_about_the_scene_beside_them():
             assert said(words) in truth
             asked += 1
     assert asked > 30
+
+
+@pytest.mark.parametrize("rows", [range(6), range(2, 5)], ids=str)
+def test_questions_apart_are_the_same_questions_about_the_same_pictures(rows):
+    """One after the other, with their own words as the instruction; packed, there is no single one to give."""
+    apart, packed = (streams()[name](3, rows) for name in ("apart", "questions"))
+    assert apart.weight == packed.weight
+    wanted = []
+    for ids, labels, segments, features in samples(packed):
+        for number in range(1, int(segments.max()) + 1):
+            here = (segments == 0) | (segments == number)
+            wanted.append([ids[here], labels[here], segments[here].clamp(max=1), features])
+    assert same(samples(apart), wanted) and len(wanted) > 2 * len(rows)
+    assert packed.inputs[0].instruction is None
+    told, mask = apart.inputs[0].instruction, apart.inputs[0].instruction_mask
+    for (ids, labels, segments, _), instruction, words in zip(wanted, told, mask, strict=True):
+        assert torch.equal(instruction[words], ids[(segments == 1) & (labels < 0)])
+
+
+def test_a_caption_has_an_instruction_without_words():
+    batch = streams()["captions"](0, range(6)).inputs[0]
+    assert len(batch.instruction) == 6 and not batch.instruction_mask.any()
 
 
 def test_blind_is_the_same_words_without_pictures():

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 import minivlm
+from minivlm.connectors.bert import BertConfig, VocabularyConfig
 from minivlm.connectors.projection import MLPProjection
+from minivlm.connectors.qformer import InstructQFormerConfig
 from minivlm.contrastive.clip import CLIPConfig, clip_text
 from minivlm.contrastive.siglip import SigLIPConfig, siglip_text
 from minivlm.data.scenes import sample_scenes
@@ -33,6 +35,14 @@ def vlm(width: int = 16) -> VLM:
     torch.manual_seed(0)
     language = LlamaConfig(len(TOKENIZER), width=width, depth=2, heads=2, kv_heads=1, mlp_width=24, tied=True)
     return VLMConfig(clip_vit(**VISION), MLPProjection(), language, Tokenizer.image_id, Tokenizer.eos_id).build()
+
+
+def reader() -> VLM:
+    """One whose connector reads the question, at most 9 words of it."""
+    torch.manual_seed(0)
+    bert = BertConfig(width=12, depth=2, heads=2, mlp_width=16)
+    connector = InstructQFormerConfig(3, VocabularyConfig(len(TOKENIZER), context=9), bert)
+    return replace(vlm().config, connector=connector).build()
 
 
 def towers(kind: str) -> nn.Module:

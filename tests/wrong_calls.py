@@ -41,6 +41,7 @@ from minivlm.train import Stage, train
 
 HERE = Path(tempfile.mkdtemp())
 MODEL, CLIP = tiny.vlm().eval(), tiny.towers("clip").eval()
+READER = tiny.reader().eval()
 WORD, IMAGE = len(tiny.TOKENIZER) - 1, Tokenizer.image_id
 IDS = torch.tensor([[1, IMAGE, WORD], [1, IMAGE, WORD]])
 PICTURES = torch.rand(2, 1, 3, 16, 16)
@@ -139,6 +140,24 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "a mask of numbers": (lambda: batch(text_mask=torch.ones_like(IDS)), TypeError, "text_mask must be boolean"),
     "a sample without words": (lambda: batch(text_mask=torch.zeros(2, 3).bool()), ValueError, "no words"),
     "segments that go back": (lambda: batch(segments=torch.tensor([[0, 1, 0]] * 2)), ValueError, "must not decrease"),
+    "an instruction in words": (lambda: batch(instruction="what is it ?"), TypeError, "integer tensor (B, P), got str"),
+    "an instruction of floats": (lambda: batch(instruction=torch.rand(2, 3)), TypeError, "got torch.float32 (2, 3)"),
+    "an instruction for one": (lambda: batch(instruction=IDS[:1]), ValueError, "(B, P) with B = 2, got (1, 3)"),
+    "an instruction without a batch": (lambda: batch(instruction=IDS[0]), ValueError, "(B, P) with B = 2, got (3,)"),
+    "a mask of no instruction": (lambda: batch(instruction_mask=IDS > 0), ValueError, "without an instruction"),
+    "an instruction's mask of numbers": (
+        lambda: batch(instruction=IDS, instruction_mask=IDS), ValueError, "instruction_mask must be boolean (2, 3)"
+    ),
+    "an instruction's mask of another length": (
+        lambda: batch(instruction=IDS, instruction_mask=IDS[:, :2] > 0), ValueError, "got torch.bool (2, 2)"
+    ),
+    "a question that nobody told": (lambda: READER(batch()), ValueError, "give Batch an instruction"),
+    "an instruction too long": (
+        lambda: READER(batch(instruction=IDS.repeat(1, 4))), ValueError, "12 words: this Q-Former reads at most 9"
+    ),
+    "an instruction of the decoder's words": (
+        lambda: READER(batch(instruction=IDS + 1000)), ValueError, "encode them with its tokenizer"
+    ),
     "pictures and features": (lambda: batch(features=torch.rand(2, 1, 4, 16)), ValueError, "not both"),
     "pictures of bytes": (lambda: batch(images=(PICTURES * 255).byte()), TypeError, "float tensor"),
     "pictures without M": (lambda: batch(images=PICTURES[:, 0]), ValueError, "(B, M, 3, H, W)"),
@@ -175,7 +194,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "heads that do not divide": (lambda: replace(mini_language(), heads=5), ValueError, "does not split into 5"),
     "a picture below a patch": (lambda: replace(mini_vision(), image_size=(4, 64)), ValueError, "no whole patch"),
     "an unknown activation": (lambda: replace(mini_vision(), activation="gelo"), ValueError, "known: "),
-    "an unknown pool": (lambda: replace(mini_vision(), pool="mean"), ValueError, "known: "),
+    "an unknown pool": (lambda: replace(mini_vision(), pool="max"), ValueError, "known: "),
     "no depth": (lambda: replace(mini_language(), depth=0), ValueError, "depth"),
     "a layer that is not there": (lambda: MODEL.vision.hidden(PICTURES[:, 0], -4), ValueError, "layer -4"),
     "an image id outside": (lambda: replace(MODEL.config, image_id=9999), ValueError, "outside the vocabulary"),
