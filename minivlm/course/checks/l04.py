@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minivlm.attention import attend
+from minivlm.attention import Attention, attend
 from minivlm.connectors.perceiver import Layer
 from minivlm.course.checks import compare, draw
 from minivlm.course.exercise import ExerciseSpec, Mistake
@@ -56,7 +56,7 @@ def perceiver_layer(
     mlp: nn.Module,
 ) -> Tensor:
     """The package's `Layer` with these parts: latents (B, K, W) and features (B, N, W) to new latents (B, K, W)."""
-    layer = Layer(nn.Identity(), nn.Identity(), nn.Identity)
+    layer = Layer(Attention(width=1, heads=1), nn.Identity(), nn.Identity)
     given = (features_norm, latents_norm, attention, mlp_norm, mlp)
     for name, part in zip(("context_norm", "latents_norm", "attention", "mlp_norm", "mlp"), given, strict=True):
         setattr(layer, name, part)
