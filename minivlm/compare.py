@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import statistics
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ from minivlm.designs import at_budget, configure
 from minivlm.evaluate import Score, evaluate
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM, VLMConfig
-from minivlm.recipes import VLM_SIZES, vlm_stages
+from minivlm.recipes import VLM_SIZES, Size, vlm_stages
 from minivlm.runtime import pick_device, pick_scale
 from minivlm.storage import warm_start
 from minivlm.streams import Bank, Dialogs, generator
@@ -48,14 +49,6 @@ class Result:
     accuracy: dict[str, float]
     machine: dict[str, str]
 
-    @property
-    def file(self) -> str:
-        return run_file(self.design, self.tokens, self.seed, self.scale, self.steps)
-
-
-def run_file(design: str, tokens: int, seed: int, scale: str, steps: int) -> str:
-    return f"{design}-{tokens}-{scale}-{steps}-seed{seed}.json"
-
 
 def compare(
     designs: Sequence[str],
@@ -73,25 +66,29 @@ def compare(
     trained.
     """
     scale, folder = scale or pick_scale(pick_device()), Path(folder)
-    steps = steps or VLM_SIZES[scale].steps
-    configs = {name: budgeted(name, tokens) for name in designs if name != BLIND}
+    if scale not in VLM_SIZES:
+        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(VLM_SIZES)}")
+    steps = VLM_SIZES[scale].steps if steps is None else steps
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    configs = {name: _budgeted(name, tokens) for name in designs if name != BLIND}
     folder.mkdir(parents=True, exist_ok=True)
     results = []
-    for seed in seeds:
+    for seed in dict.fromkeys(seeds):
         bank = None
         for name in (*configs, BLIND):
-            count = 0 if name == BLIND else num_tokens(configs[name])
-            path = folder / run_file(name, count, seed, scale, steps)
+            count = 0 if name == BLIND else _num_tokens(configs[name])
+            path = folder / f"{name}-{count}-{scale}-{steps}-seed{seed}.json"
             if not path.exists():
-                bank = bank or shared_bank(scale, seed)
-                result = run(name, configs.get(name, configure("llava15")), bank, seed, scale, steps, precision)
-                path.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
-                print(f"{name}, {count} tokens, seed {seed}: mean {statistics.mean(result.accuracy.values()):.1%}")
-            results.append(read(path))
+                bank = bank or _shared_bank(scale, seed)
+                result = _run(name, configs.get(name, configure("llava15")), bank, seed, scale, steps, precision)
+                _write(path, result)
+                print(f"{name}, {count} tokens, seed {seed}: mean {_mean_accuracy(result, TASKS):.1%}")
+            results.append(_read(path))
     return results
 
 
-def budgeted(name: str, tokens: int | None) -> VLMConfig:
+def _budgeted(name: str, tokens: int | None) -> VLMConfig:
     """The mini configuration of that design with so many tokens a picture."""
     config = configure(name)
     if not isinstance(config, VLMConfig):
@@ -102,27 +99,27 @@ def budgeted(name: str, tokens: int | None) -> VLMConfig:
         raise ValueError(f"{name}: {error}") from error
 
 
-def num_tokens(config: VLMConfig) -> int:
+def _num_tokens(config: VLMConfig) -> int:
     with torch.device("meta"):
         return config.build().connector.num_tokens(config.vision.grid)
 
 
-def shared_bank(scale: str, seed: int) -> Bank:
+def _shared_bank(scale: str, seed: int) -> Bank:
     """The scenes of one seed and what the encoder, which all designs share, makes of their pictures."""
     model = warm_start(configure("llava15").build()).to(pick_device())
     return Bank.make(model, sample_scenes(VLM_SIZES[scale].scenes, generator(seed, 0)))
 
 
-def run(
+def _run(
     name: str, config: VLMConfig, bank: Bank, seed: int, scale: str, steps: int, precision: str | None = None
 ) -> Result:
     """Train one design from the shared parts, and ask it the fixed bank of test questions."""
     torch.manual_seed(seed)
     model = warm_start(config.build()).to(pick_device())
     size = replace(VLM_SIZES[scale], steps=steps)
-    stages = blind_stages(size, bank, seed) if name == BLIND else vlm_stages(model, size, seed, bank=bank)
+    stages = _blind_stages(size, bank, seed) if name == BLIND else vlm_stages(model, size, seed, bank=bank)
     train(model, stages, precision=precision, quiet=True)
-    scores = scored(model, PER_TASK[scale], blind=name == BLIND)
+    scores = _scored(model, PER_TASK[scale], blind=name == BLIND)
     return Result(
         name,
         0 if name == BLIND else model.connector.num_tokens(config.vision.grid),
@@ -131,29 +128,36 @@ def run(
         steps,
         0 if name == BLIND else sum(p.numel() for p in model.connector.parameters()),
         {task: score.accuracy for task, score in scores.items()},
-        {**machine(), "precision": precision or "default"},
+        {**_machine(), "precision": precision or "default"},
     )
 
 
-def blind_stages(size, bank: Bank, seed: int) -> list[Stage]:
+def _blind_stages(size: Size, bank: Bank, seed: int) -> list[Stage]:
     """The second stage alone, on the same questions, without their pictures."""
     questions = Dialogs(mini_tokenizer(), bank, size.batch_size, TASKS, size.per_scene, blind=True, seed=seed + 1)
     return [Stage("instruct", questions, size.steps, lr=1e-3, trains=("language",))]
 
 
-def scored(model: VLM, per_task: int, blind: bool = False) -> dict[str, Score]:
+def _scored(model: VLM, per_task: int, blind: bool = False) -> dict[str, Score]:
     scenes, questions = evaluation_bank(per_task=per_task)
     return evaluate(model, mini_tokenizer(), questions, Bank.make(model, scenes).features, blind=blind)
 
 
-def machine() -> dict[str, str]:
+def _machine() -> dict[str, str]:
     """Where and with what a result came to be."""
     device = pick_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     return {"device": name, "torch": torch.__version__, "python": platform.python_version(), "date": str(date.today())}
 
 
-def read(path: Path) -> Result:
+def _write(path: Path, result: Result) -> None:
+    """The whole file or none: one that is there is not made again."""
+    unfinished = path.with_name(f".{path.name}.writing")
+    unfinished.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _read(path: Path) -> Result:
     return Result(**json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -162,17 +166,23 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     mean = statistics.mean(values)
     if len(values) < 2:
         return mean, math.nan
-    factor = _STUDENT.get(len(values) - 1, 1.96)
+    free = len(values) - 1
+    factor = _STUDENT.get(free, 1.96 + 2.37 / free + 2.82 / free**2)  # Fisher's expansion, good beyond the table
     return mean, factor * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def table(results: Iterable[Result], tasks: Sequence[str] = TASKS) -> str:
     """A Markdown table, a row for each design and number of tokens, best mean first, the blind one last: accuracy in
-    per cent, mean over seeds and half of the 95 % interval of that mean (Student's t)."""
+    per cent, mean over seeds and half of the 95 % interval of that mean (Student's t). ValueError for two results of
+    one row and seed: they were made in different settings."""
     rows: dict[tuple[str, int], list[Result]] = {}
     for result in results:
-        rows.setdefault((result.design, result.tokens), []).append(result)
-    mean = {key: statistics.mean(mean_accuracy(r, tasks) for r in runs) for key, runs in rows.items()}
+        runs = rows.setdefault((result.design, result.tokens), [])
+        if any(run.seed == result.seed for run in runs):
+            name = f"{result.design} with {result.tokens} tokens and seed {result.seed}"
+            raise ValueError(f"two results of {name}: compare those of one scale and one number of steps")
+        runs.append(result)
+    mean = {key: statistics.mean(_mean_accuracy(r, tasks) for r in runs) for key, runs in rows.items()}
     order = sorted(rows, key=lambda key: (key[0] == BLIND, -mean[key]))
     lines = [
         f"| design | tokens | connector weights | {' | '.join(tasks)} | mean |",
@@ -181,13 +191,13 @@ def table(results: Iterable[Result], tasks: Sequence[str] = TASKS) -> str:
     for name, tokens in order:
         runs = rows[name, tokens]
         cells = [_cell([run.accuracy[task] for run in runs]) for task in tasks]
-        cells.append(_cell([mean_accuracy(run, tasks) for run in runs]))
+        cells.append(_cell([_mean_accuracy(run, tasks) for run in runs]))
         weights = f"{runs[0].connector_weights / 1e3:,.0f} k" if name != BLIND else "-"
         lines.append(f"| {name} | {tokens or '-'} | {weights} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def mean_accuracy(result: Result, tasks: Sequence[str] = TASKS) -> float:
+def _mean_accuracy(result: Result, tasks: Sequence[str]) -> float:
     """The mean over tasks of one run, each task counting the same."""
     return statistics.mean(result.accuracy[task] for task in tasks)
 
@@ -198,14 +208,16 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def setting(results: Sequence[Result]) -> str:
-    """With what, where and when these results were made, in a sentence."""
-    seeds, steps = (sorted({getattr(result, name) for result in results}) for name in ("seed", "steps"))
+    """With what, where and when these results were made, in a sentence; ValueError where there are none."""
+    if not results:
+        raise ValueError("no results, so no setting")
+    seeds, steps, scales = (sorted({getattr(run, name) for run in results}) for name in ("seed", "steps", "scale"))
     device, torch_version, dates = (
         sorted({result.machine[name] for result in results}) for name in ("device", "torch", "date")
     )
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     return (
-        f"{', '.join(map(str, steps))} steps at scale {results[0].scale}, seeds {', '.join(map(str, seeds))}; "
+        f"{', '.join(map(str, steps))} steps at scale {', '.join(scales)}, seeds {', '.join(map(str, seeds))}; "
         f"{', '.join(device)}, torch {', '.join(torch_version)}, {when}"
     )
 
@@ -218,7 +230,7 @@ def bundled_results(scale: str = "cpu") -> list[Result]:
 
 def collect(folder: str | Path, scale: str, out: Path) -> list[Result]:
     """All results of that scale in `folder`, written as one file to `out` for `bundled_results` to read."""
-    found = [read(path) for path in sorted(Path(folder).glob(f"*-{scale}-*.json"))]
+    found = [_read(path) for path in sorted(Path(folder).glob(f"*-{scale}-*.json"))]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps([asdict(result) for result in found], indent=1) + "\n", encoding="utf-8")
     return found

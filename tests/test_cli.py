@@ -24,7 +24,7 @@ def run(capsys, *words: str) -> str:
 
 
 def test_the_commands_are_those_of_the_readme():
-    assert set(COMMANDS) == {"doctor", "designs", "train", "eval", "ask", "pretrain", "course"}
+    assert set(COMMANDS) == {"doctor", "designs", "train", "eval", "ask", "compare", "pretrain", "course"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -91,6 +91,19 @@ def test_the_seed_decides_what_is_learned(tmp_path, capsys):
     assert not torch.equal(first, weights(2, "c"))
 
 
+def test_designs_are_compared_and_what_was_found_is_kept(tmp_path, capsys, monkeypatch):
+    words = "compare --designs deco --tokens 4 --seeds 7 --scale smoke --steps 1 --precision no --out".split()
+    told = run(capsys, *words, str(tmp_path))
+    assert "deco, 4 tokens, seed 7: mean " in told
+    rows = [line.split(" | ")[:2] for line in told.splitlines() if line.startswith("| ")]
+    assert rows[2:] == [["| deco", "4"], ["| blind", "-"]]
+    last = told.splitlines()[-1]
+    assert last.startswith("1 steps at scale smoke, seeds 7; ") and torch.__version__ in last
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setattr("minivlm.compare.train", lambda *_, **__: pytest.fail("trained again"))
+    assert run(capsys, *words, str(tmp_path)).splitlines() == told.splitlines()[-len(rows) - 2 :]
+
+
 def test_the_bundled_model_answers_about_a_picture(tmp_path, capsys):
     """The command of the README, on a picture with one object: the answer is the right one."""
     scene = Scene((Object(shape=0, color=0, size=2, x=0.5, y=0.5),), background=0)
@@ -103,7 +116,13 @@ def test_the_bundled_model_answers_about_a_picture(tmp_path, capsys):
 
 def test_an_error_is_one_line_and_a_failed_process(tmp_path):
     save(bundled("clip", "cpu"), tmp_path / "clip.safetensors")
-    for words in (("train", "lava"), ("eval", tmp_path / "clip.safetensors"), ("ask", tmp_path / "none.png", "what ?")):
+    few = ("compare", "--designs", "llava15", "--tokens", "16", "--out", tmp_path)
+    for words in (
+        few,
+        ("train", "lava"),
+        ("eval", tmp_path / "clip.safetensors"),
+        ("ask", tmp_path / "none.png", "what ?"),
+    ):
         done = subprocess.run(**tiny.command("-m", "minivlm", *words), capture_output=True, text=True)
         assert done.returncode == 1 and "Traceback" not in done.stderr
         assert done.stderr.startswith(f"minivlm {words[0]}: ") and done.stderr.count("\n") == 1

@@ -7,6 +7,7 @@ import pytest
 
 from minivlm.course.readme import filled
 from minivlm.data.tasks import TASKS
+from minivlm.designs import DESIGNS
 from minivlm.recipes import weights_note
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +17,12 @@ def test_generated_tables_are_those_of_today(monkeypatch):
     monkeypatch.chdir(ROOT)
     text = Path("README.md").read_text(encoding="utf-8")
     assert filled(text) == text, "run `python -m minivlm.course.readme`"
+
+
+def test_every_design_links_to_where_it_is_published():
+    links = re.findall(r"\]\(https://([^)]+)\) \(\d{4}\) \|", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(links) == len(DESIGNS)
+    assert all(re.fullmatch(r"arxiv\.org/abs/\d{4}\.\d{5}|github\.com/[\w-]+/[\w-]+", link) for link in links)
 
 
 def test_every_python_block_compiles():

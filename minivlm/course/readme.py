@@ -30,7 +30,8 @@ def designs_table() -> str:
             cost = budget(name)
             height, width = cost.image_size
             counted = f"{cost.visual_tokens:,} ({height}x{width}) | {cost.weights['connector'] / 1e6:.1f} M"
-        system = f"[{design.title}](https://arxiv.org/abs/{design.paper.removeprefix('arXiv:')}) ({design.year})"
+        place = design.paper.replace("arXiv:", "arxiv.org/abs/")
+        system = f"[{design.title}](https://{place}) ({design.year})"
         lines.append(f"| `{name}` | {system} | {design.connector} | {design.fusion} | {counted} |")
     return "\n".join(lines)
 
@@ -40,7 +41,7 @@ def connectors_table() -> str:
     from minivlm.compare import bundled_results, setting, table
 
     results = bundled_results()
-    return f"{table(results)}\n\n{setting(results)}"
+    return f"{table(results)}\n\n{setting(results)}." if results else "Not yet measured."
 
 
 def lessons_table(folder: Path = Path("notebooks")) -> str:
