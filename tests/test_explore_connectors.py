@@ -77,7 +77,9 @@ def test_queries_are_those_of_output_sample_site_and_head(seen):
         mine = shares(seen[1]["4 tokens"], f"layers.{layer}.attention", sample, head - 1 if head else None)
         words = explorer.state.words
         told = "all heads" if head == 0 else f"head {head}"
-        assert words.startswith(f"4 tokens: connector.layers.{layer}.attention.weights, {told}: 4 queries look at 16 ")
+        assert words.startswith(
+            f"Sample {sample + 1}. 4 tokens: connector.layers.{layer}.attention.weights, {told}: 4 q"
+        )
         assert "; ".join(f"query {n} {place(share)}" for n, share in enumerate(mine, start=1)) in words
         found = query_statistics(mine)
         assert f"Two of its maps have a cosine of {found.collapse:.2f} in the mean; {found.coverage:.0%} of" in words
@@ -118,7 +120,7 @@ def test_left_and_right_are_the_questions_that_they_say(asked):
     assert f"The two maps have a cosine of {cosine:.2f}; " in words
     assert f"(+{(right - left).max():.1%})" in words and f"(-{(left - right).max():.1%})" in words
     controls["left"].value = QUESTIONS[0]
-    assert explorer.state.words.startswith("Left and right are the same question. ")
+    assert explorer.state.words.startswith("Sample 2. Left and right are the same question. ")
     assert "cosine" not in explorer.state.words
 
 
@@ -133,7 +135,9 @@ def test_pictures_are_told_apart(seen):
     visible(explorer)["Picture"].value = 1
     other = queries_explorer({"one": output}, PAIRS, {"one": configs["one site"]})
     visible(other)["Sample"].value = 1
-    assert explorer.state == other.state
+    words = explorer.state.words
+    assert words.startswith("Picture 2. ") and other.state.words == words.replace("Picture", "Sample", 1)
+    assert explorer.state.png == other.state.png
 
 
 def test_a_map_that_cannot_be_drawn_is_said_and_raised(seen, monkeypatch):

@@ -140,6 +140,8 @@ def _explorer(
         place = {key.partition(" of ")[0]: value for key, value in values.items()}
         if "head" in place:
             place["head"] = place["head"] - 1 if place["head"] else None
-        return draw(**place)
+        figure, told = draw(**place)
+        where = [f"{role.capitalize()} {place[role] + 1}. " for role in ("sample", "picture") if role in place]
+        return figure, "".join([*where, told])
 
     return Explorer(title, controls, drawn, hidden)
