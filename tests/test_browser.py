@@ -41,15 +41,7 @@ SMALL = [
 ]
 EXPLORER = ".minivlm-explorer"
 IDLE = "jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
-STOPS = "button, .noUi-handle, select"  # what a control puts into the order of Tab
-KEYS = """() => {
-    const stop = document.activeElement, order = (keys, last) => last ? keys.reverse() : keys;
-    if (stop.tagName === "SELECT")
-        return order(["ArrowDown", "ArrowUp"], stop.selectedIndex === stop.options.length - 1);
-    if (!stop.classList.contains("noUi-handle")) return ["Space"];
-    const [now, max] = ["now", "max"].map((end) => parseFloat(stop.getAttribute(`aria-value${end}`)));
-    return order(["ArrowRight", "ArrowLeft"], now >= max);
-}"""  # that use what has the focus
+STOPS = "button, .noUi-handle"  # what a control puts into the order of Tab
 
 
 def absent(what: str) -> None:
@@ -173,14 +165,18 @@ def walk(tab, explorer, used: dict[int, set[str]]) -> None:
     while explorer.evaluate("(e) => e.contains(document.activeElement)"):
         stop, kind = explorer.evaluate(where), tab.evaluate("document.activeElement.className")
         if stop >= 0 and stop not in used and "mod-active" not in kind:
-            used[stop] = use(tab, explorer)
+            used[stop] = use(tab, explorer, "noUi-handle" in kind)
         tab.keyboard.press("Tab")
 
 
-def use(tab, explorer) -> set[str]:
-    """Press the button that has the focus, or move the slider or the list by a step, away from its end, and back."""
+def use(tab, explorer, slider: bool) -> set[str]:
+    """Press the button that has the focus, or move the slider by a step, away from its end, and back."""
     pictures = {shown(explorer)[1]}
-    for key in tab.evaluate(KEYS):
+    keys = ["Space"]
+    if slider:
+        now, most = (tab.evaluate(f"document.activeElement.getAttribute('aria-value{end}')") for end in ("now", "max"))
+        keys = ["ArrowLeft", "ArrowRight"] if float(now) >= float(most) else ["ArrowRight", "ArrowLeft"]
+    for key in keys:
         pictures.add(press(tab, explorer, key))
     return pictures
 

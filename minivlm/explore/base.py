@@ -133,21 +133,10 @@ def _drawn(draw: Callable[..., tuple[Figure, str]], values: Mapping[str, object]
             plt.close(number)
 
 
-def buttons(description: str, options: Sequence[tuple[str, object]]) -> widgets.ToggleButtons:
-    return widgets.ToggleButtons(
-        options=options, description=description, style={"description_width": "6em", "button_width": "auto"}
-    )
-
-
-def dropdown(description: str, options: Sequence[tuple[str, object]], index: int = 0) -> widgets.Dropdown:
-    """A choice among texts too long for buttons."""
-    return widgets.Dropdown(
-        options=options,
-        index=index,
-        description=description,
-        style={"description_width": "6em"},
-        layout={"width": "32em", "max_width": "98%"},
-    )
+def buttons(description: str, options: Sequence[tuple[str, object]], index: int = 0) -> widgets.ToggleButtons:
+    """Also for long texts: a drop-down list in JupyterLab did not answer to the arrow keys."""
+    style = {"description_width": "6em", "button_width": "auto"}
+    return widgets.ToggleButtons(options=options, index=index, description=description, style=style)
 
 
 def slider(description: str, options: Sequence[tuple[str, object]], value: object = None) -> widgets.Widget:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minivlm.explore.base import Explorer, buttons, counted, dropdown, slider
+from minivlm.explore.base import Explorer, buttons, counted, slider
 from minivlm.figures import query_maps, question_maps
 from minivlm.model import Output, VLMConfig
 from minivlm.queries import query_attention, query_sites, query_statistics
@@ -68,8 +68,8 @@ def questions_explorer(
         raise ValueError(f"the outputs are not of one model: their maps of queries are {found}")
     options = [(question, question) for question in questions]
     controls = {
-        "left": dropdown("Left", options),
-        "right": dropdown("Right", options, index=min(1, len(options) - 1)),
+        "left": buttons("Left", options),
+        "right": buttons("Right", options, index=min(1, len(options) - 1)),
         **_pictures(images),
         **_sites(maps),
         **{_key("query", n): slider("Query", counted(n)) for n in dict.fromkeys(n for _, n in maps.values())},
