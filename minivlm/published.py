@@ -135,7 +135,8 @@ def honeybee_d() -> VLMConfig:
 
 def mm1() -> VLMConfig:
     """MM1's paper tells the encoder (ViT-H at 378 pixels), the kind of connector and its 144 tokens, but it comes with
-    no weights and few sizes: the connector has Honeybee's here, and a Llama of 7 billion weights stands in for the
+    no weights and few sizes: the connector and the layer that it
+    reads are Honeybee's here, and a Llama of 7 billion weights stands in for the
     decoder."""
     sizes = dict(image_size=(378, 378), patch_size=14, width=1280, depth=32, heads=16, mlp_width=5120)
     connector = CAbstraction(tokens=144)
