@@ -1,6 +1,27 @@
-"""Before anything of minivlm is imported: have every annotated shape checked, which only tests pay for."""
+"""Before anything of minivlm is imported: have every annotated shape checked, which only tests pay for. And what all
+comparisons with other libraries' models are tried with."""
 
+import pytest
+import torch
 from jaxtyping import install_import_hook
 
 # The numeric tower: an int is welcome where a float is asked for, as type checkers have it.
 install_import_hook("minivlm", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+@pytest.fixture(params=range(3), ids="seed {}".format)
+def seed(request) -> int:
+    return request.param
+
+
+@pytest.fixture(params=[1.0, 0.02], ids="scale {}".format)
+def scale(request) -> float:
+    """What enters the first block (words, patches, queries, features) is multiplied by: when small, a wrong epsilon
+    shows."""
+    return request.param
+
+
+@pytest.fixture
+def no_graph():
+    with torch.no_grad():
+        yield

@@ -24,10 +24,7 @@ VOCABULARY = VocabularyConfig(60, context=9)
 BERT = BertConfig(width=18, depth=3, heads=3, mlp_width=29)
 
 
-@pytest.fixture(autouse=True)
-def _no_graph():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_graph")
 
 
 class Upstream(nn.Module):

@@ -15,22 +15,7 @@ from torch import Tensor, nn
 from minivlm import Batch, build, from_transformers
 from minivlm.connectors.projection import MLPProjection, NormedMLPProjection
 
-
-@pytest.fixture(params=range(3), ids="seed {}".format)
-def seed(request) -> int:
-    return request.param
-
-
-@pytest.fixture(params=[1.0, 0.02], ids="scale {}".format)
-def scale(request) -> float:
-    """What the words and patches are multiplied by before the first block, and the linear maps of a connector."""
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def _no_graph():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_graph")
 
 
 def images_for(config, *batch: int, seed: int) -> Tensor:

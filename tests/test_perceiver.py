@@ -56,21 +56,7 @@ IDEFICS2 = [
 ]
 
 
-@pytest.fixture(params=range(3), ids="seed {}".format)
-def seed(request) -> int:
-    return request.param
-
-
-@pytest.fixture(params=[1.0, 0.02], ids="scale {}".format)
-def scale(request) -> float:
-    """What the features and the latents are multiplied by: when small, a wrong epsilon shows."""
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def _no_graph():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_graph")
 
 
 def features(*shape: int, scale: float) -> Tensor:

@@ -20,21 +20,7 @@ from minivlm.vision.vit import eva_vit
 TEXT = {"llama": references.llama_sizes, "opt": references.opt_sizes}
 
 
-@pytest.fixture(params=range(3), ids="seed {}".format)
-def seed(request) -> int:
-    return request.param
-
-
-@pytest.fixture(params=[1.0, 0.02], ids="scale {}".format)
-def scale(request) -> float:
-    """What queries, words and patches are multiplied by before the first block."""
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def _no_graph():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_graph")
 
 
 def instructions(number: int, seed: int = 0) -> tuple[Tensor, Tensor]:
