@@ -97,7 +97,7 @@ def test_a_single_query_is_enlarged(seen):
         in explorer.state.words
     )
     explorer.controls["name"].value = "one site"
-    assert "1 queries look at 16 patches" in explorer.state.words  # its own query control stands at all
+    assert "1 query looks at 16 patches" in explorer.state.words  # its own query control stands at all
     assert "cosine" not in explorer.state.words and "get more than an even share" in explorer.state.words
 
 

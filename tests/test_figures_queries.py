@@ -50,7 +50,7 @@ def test_a_map_for_each_query_over_its_picture(weights):
     np.testing.assert_allclose(figure.axes[0].images[0].get_array(), IMAGES[1, 0].permute(1, 2, 0))
     peak = divmod(int(mine[9, 1:7].argmax()), 3)
     assert alt.startswith("connector.a.weights, head 3: 10 queries look at 6 patches")
-    assert f"with {mine[:, 1:7].sum(dim=1).mean():.0%} of their attention" in alt
+    assert f"with {mine[:, 1:7].sum(dim=1).mean():.0%} of the attention" in alt
     assert f"{mine[:, 0].mean():.0%} at the class token, {mine[:, 7:].sum(dim=1).mean():.0%} at the queries" in alt
     assert alt.endswith(f"query 10 ({peak[0] + 1}, {peak[1] + 1}).")
     assert_within(figure)

@@ -188,9 +188,10 @@ def _looked_at(seen: QueryAttention) -> str:
     flat, cols = seen.patches.flatten(1), seen.patches.shape[2]
     peaks = [divmod(int(i), cols) for i in flat.argmax(dim=1)]
     places = "; ".join(f"query {n} ({row + 1}, {col + 1})" for n, (row, col) in enumerate(peaks, start=1))
+    looking = "1 query looks" if len(flat) == 1 else f"{len(flat)} queries look"
     others = "".join(f", {float(share.mean()):.0%} at the {name}" for name, share in seen.others.items())
     return (
-        f"{len(flat)} queries look at {flat.shape[1]} patches with {float(flat.sum(dim=1).mean()):.0%} of their "
+        f"{looking} at {flat.shape[1]} patches with {float(flat.sum(dim=1).mean()):.0%} of the "
         f"attention{others} (mean); the hottest patch (row, column) of each: {places}."
     )
 
