@@ -58,7 +58,8 @@ def lessons_table(folder: Path = Path("notebooks")) -> str:
 def _figures(notebook: nbformat.NotebookNode) -> list[str]:
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
     reported = (output.data[RESULT_MIME] for output in outputs if RESULT_MIME in output.get("data", {}))
-    return [f"{name} {value:.0%}" for figures in reported for name, value in figures.items()]
+    every = [pair for figures in reported for pair in figures.items()]
+    return [f"{name} {value:.0%}" if abs(value) <= 1 else f"{name} {value:.1f}" for name, value in every]
 
 
 def filled(text: str) -> str:
