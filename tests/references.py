@@ -252,6 +252,11 @@ def pictures(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def features(*shape: int, scale: float) -> Tensor:
+    """What an encoder might hand a connector, times `scale`."""
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(7))
+
+
 def words(*shape: int, seed: int = 0) -> Tensor:
     """Random ids of plain words."""
     return torch.randint(4, LAST_ID, shape, generator=torch.Generator().manual_seed(seed))

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from references import assert_same, pictures, randomise
+from references import assert_same, features, pictures, randomise
 from torch import Tensor, nn
 from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2ImageToTextProjection, Kosmos2Model
 
@@ -41,10 +41,6 @@ SIZES = [
 
 
 pytestmark = pytest.mark.usefixtures("no_graph")
-
-
-def features(*shape: int, scale: float) -> Tensor:
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(7))
 
 
 # --- Qwen-VL --------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers
 from flamingo_pytorch import PerceiverResampler
-from references import assert_same, randomise
-from torch import Tensor, nn
+from references import assert_same, features, randomise
+from torch import nn
 from transformers.models.idefics.perceiver import IdeficsPerceiverResampler
 from transformers.models.idefics2.modeling_idefics2 import Idefics2Connector
 
@@ -57,10 +57,6 @@ IDEFICS2 = [
 
 
 pytestmark = pytest.mark.usefixtures("no_graph")
-
-
-def features(*shape: int, scale: float) -> Tensor:
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(7))
 
 
 def split_keys_and_values(state: State) -> State:

@@ -13,19 +13,14 @@ from minivlm.language.opt import OPTConfig
 from minivlm.model import ConnectorConfig, VLMConfig
 from minivlm.pretrained.decoders import LLAMA, OPT, llama_config, opt_config
 from minivlm.pretrained.keys import WB, Rules, State, activation, refuse, rename, split_packed
-from minivlm.pretrained.towers import vision_config
+from minivlm.pretrained.towers import VISION, vision_config
 from minivlm.vision.vit import eva_vit
 
 _EVA: Rules = [
-    (r"embeddings\.(class|position)_embedding", r"\1_embedding"),
-    (rf"embeddings\.patch_embedding{WB}", r"patch_embedding.\1"),
-    (rf"encoder\.layers\.(\d+)\.layer_norm1{WB}", r"blocks.\1.attention_norm.\2"),
+    (r"embeddings\.position_embedding", "position_embedding"),
     (rf"encoder\.layers\.(\d+)\.self_attn\.([qkv]){WB}", r"blocks.\1.attention.\2.\3"),
     (rf"encoder\.layers\.(\d+)\.self_attn\.projection{WB}", r"blocks.\1.attention.out.\2"),
-    (rf"encoder\.layers\.(\d+)\.layer_norm2{WB}", r"blocks.\1.mlp_norm.\2"),
-    (rf"encoder\.layers\.(\d+)\.mlp\.fc1{WB}", r"blocks.\1.mlp.up.\2"),
-    (rf"encoder\.layers\.(\d+)\.mlp\.fc2{WB}", r"blocks.\1.mlp.down.\2"),
-    (rf"post_layernorm{WB}", r"final_norm.\1"),
+    *VISION,
 ]
 _LAYER = r"qformer\.encoder\.layer\.(\d+)\."
 _MINE = r"connector.encoder.blocks.\1."
