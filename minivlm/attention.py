@@ -159,9 +159,23 @@ class Attention(Tapped):
         """Attend from `x` to `context` (default: `x`). `angles` are rotary cosines and sines, applied to q and k;
         `values` (default: the context) is what is handed on from where a key was attended to."""
         context = x if context is None else context
-        q = self.q_norm(self._split(self.q(x), self.heads))
-        k = self.k_norm(self._split(self.k(context), self.kv_heads))
-        v = self._split(self.v(context if values is None else values), self.kv_heads)
+        v = self.v(context if values is None else values)
+        return self.out(self.mix(self.q(x), self.k(context), v, mask, is_causal, angles, cache))
+
+    def mix(
+        self,
+        q: Float[Tensor, "B Lq q"],
+        k: Float[Tensor, "B Lnew k"],
+        v: Float[Tensor, "B Lnew k"],
+        mask: Bool[Tensor, "#B #H Lq Lk"] | None = None,
+        is_causal: bool = False,
+        angles: tuple[Tensor, Tensor] | None = None,
+        cache: LayerCache | None = None,
+    ) -> Float[Tensor, "B Lq q"]:
+        """What lies between the maps into heads and the map out of them, for whoever has projected queries, keys and
+        values in a way of their own."""
+        q = self.q_norm(self._split(q, self.heads))
+        k, v = self.k_norm(self._split(k, self.kv_heads)), self._split(v, self.kv_heads)
         if angles is not None:
             q, k = rotate(q, *angles), rotate(k, *angles)
         if cache is not None:
@@ -169,7 +183,7 @@ class Attention(Tapped):
         y, weights = attend(q, k, v, mask, is_causal, explicit=self.tap is not None)
         if weights is not None:
             self.record("weights", weights)
-        return self.out(y.transpose(1, 2).flatten(2))  # (B, Lq, H*d) -> (B, Lq, D)
+        return y.transpose(1, 2).flatten(2)  # (B, Lq, H*d)
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)  # (B, heads, L, d)

@@ -37,6 +37,7 @@ class Batch:
     features   (B, M, N, D) float, what `VLM.features` made of the pictures earlier
     instruction        (B, P) int, the words that a connector which reads the question reads; others ignore them
     instruction_mask   (B, P) bool, False = padding (default: no padding)
+    image_mask  (B, M) bool, False = no picture: of samples with fewer than M, the last ones (default: all have M)
     """
 
     images: Float[Tensor, "B M 3 H W"] | None
@@ -47,6 +48,7 @@ class Batch:
     features: Float[Tensor, "B M N D"] | None = None
     instruction: Int[Tensor, "B P"] | None = None
     instruction_mask: Bool[Tensor, "B P"] | None = None
+    image_mask: Bool[Tensor, "B M"] | None = None
 
     def __post_init__(self):
         ids = self.input_ids
@@ -85,6 +87,18 @@ class Batch:
             if value.ndim != ndim or len(value) != len(self.input_ids):
                 wanted = "(B, M, 3, H, W)" if name == "images" else "(B, M, N, D)"
                 raise ValueError(f"{name} must be {wanted} with B = {len(self.input_ids)}, got {tuple(value.shape)}")
+        self._check_image_mask()
+
+    def _check_image_mask(self) -> None:
+        mask, visual = self.image_mask, self.images if self.images is not None else self.features
+        if mask is None:
+            return
+        if visual is None:
+            raise ValueError("image_mask without images or features: leave it out where there are no pictures")
+        if mask.dtype != torch.bool or mask.shape != visual.shape[:2]:
+            raise ValueError(f"image_mask must be boolean {tuple(visual.shape[:2])}, got {_described(mask)}")
+        if (mask.int().diff(dim=1) > 0).any():
+            raise ValueError("image_mask must not rise along a sample: its pictures first, then what fills up")
 
     def _check_instruction(self) -> None:
         ids, mask = self.instruction, self.instruction_mask
@@ -102,6 +116,15 @@ class Batch:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    @property
+    def num_images(self) -> Int[Tensor, " B"]:
+        """How many pictures each sample has."""
+        visual = self.images if self.images is not None else self.features
+        if self.image_mask is not None:
+            return self.image_mask.sum(dim=1)
+        count = 0 if visual is None else visual.shape[1]
+        return torch.full((len(self),), count, device=self.input_ids.device)
+
     def to(self, device: torch.device | str) -> Batch:
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         return Batch(**{k: v.to(device) if v is not None else None for k, v in moved.items()})
@@ -109,9 +132,8 @@ class Batch:
     def blind(self, image_id: int) -> Batch:
         """The same words without the pictures: what a model without eyes would be given."""
         words = self.input_ids != image_id
-        return replace(
-            self, images=None, features=None, text_mask=words if self.text_mask is None else words & self.text_mask
-        )
+        kept = words if self.text_mask is None else words & self.text_mask
+        return replace(self, images=None, features=None, image_mask=None, text_mask=kept)
 
     @classmethod
     def pack(

@@ -100,7 +100,7 @@ def budget(
         images,
         words,
         tokens,
-        {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in VLM.PARTS},
+        {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in model.parts},
         dict(_flops(model, images, words, tokens)),
         per_position * (tokens + words),
     )

@@ -77,7 +77,7 @@ def compare(
     for seed in dict.fromkeys(seeds):
         bank = None
         for name in (*configs, BLIND):
-            count = 0 if name == BLIND else _num_tokens(configs[name])
+            count = 0 if name == BLIND else configs[name].num_tokens
             path = folder / f"{name}-{count}-{scale}-{steps}-seed{seed}.json"
             if not path.exists():
                 bank = bank or _shared_bank(scale, seed)
@@ -99,11 +99,6 @@ def _budgeted(name: str, tokens: int | None) -> VLMConfig:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _num_tokens(config: VLMConfig) -> int:
-    with torch.device("meta"):
-        return config.build().connector.num_tokens(config.vision.grid)
-
-
 def _shared_bank(scale: str, seed: int) -> Bank:
     """The scenes of one seed and what the encoder, which all designs share, makes of their pictures."""
     model = warm_start(configure("llava15").build()).to(pick_device())
@@ -122,7 +117,7 @@ def _run(
     scores = _scored(model, PER_TASK[scale], blind=name == BLIND)
     return Result(
         name,
-        0 if name == BLIND else model.connector.num_tokens(config.vision.grid),
+        0 if name == BLIND else config.num_tokens,
         seed,
         scale,
         steps,

@@ -69,6 +69,7 @@ class Layout:
     index      words: place in `input_ids`; visual tokens: 0..K-1 within their picture; padding: -1
     segment    0 = shared by all, n = belongs to the n-th question only
     position   what the decoder is told the place is; questions on one picture all start at the same place
+    latest     the last picture of the sample that has begun by here, -1 before the first
     """
 
     kind: Int[Tensor, "B L"]
@@ -78,6 +79,7 @@ class Layout:
     index: Int[Tensor, "B L"]
     segment: Int[Tensor, "B L"]
     position: Int[Tensor, "B L"]
+    latest: Int[Tensor, "B L"]
 
     @property
     def valid(self) -> Bool[Tensor, "B L"]:
@@ -95,14 +97,37 @@ class Layout:
     def lengths(self) -> Int[Tensor, " B"]:
         return self.valid.sum(dim=1)
 
-    def attention_mask(self) -> Bool[Tensor, "B 1 L L"]:
+    def attention_mask(self, whole_pictures: bool = False) -> Bool[Tensor, "B 1 L L"]:
         """Causal, no padding, and no question sees another: key `k` serves query `q` if it comes no later, and is
-        shared (segment 0) or of the same segment."""
+        shared (segment 0) or of the same segment. With `whole_pictures` the tokens of a picture see all of that
+        picture."""
         causal = torch.ones(self.kind.shape[1], self.kind.shape[1], dtype=torch.bool, device=self.kind.device).tril()
+        if whole_pictures:
+            pictured = torch.where(self.is_visual, self.image, -1)
+            causal = causal | ((pictured[:, :, None] == pictured[:, None, :]) & self.is_visual[:, None, :])  # (B, L, L)
         shared = (self.segment == 0)[:, None, :]  # (B, 1, L)
         same = self.segment[:, :, None] == self.segment[:, None, :]  # (B, L, L)
         allowed = causal & (shared | same) & self.valid[:, None, :] & self.valid[:, :, None]
         return allowed[:, None]  # (B, 1, L, L)
+
+    def following(self) -> Layout:
+        """The one place after the last of each sample, (B, 1), if a word is said there."""
+        rows, last = torch.arange(len(self.kind), device=self.kind.device), self.lengths - 1
+
+        def at_last(field: Tensor) -> Tensor:
+            return field[rows, last][:, None]  # (B, 1)
+
+        nowhere = torch.full_like(at_last(self.kind), -1)
+        return Layout(
+            kind=torch.full_like(nowhere, Kind.TEXT),
+            image=nowhere,
+            row=nowhere,
+            col=nowhere,
+            index=nowhere,
+            segment=at_last(self.segment),
+            position=at_last(self.position) + 1,
+            latest=at_last(self.latest),
+        )
 
     def predecessor(self) -> Int[Tensor, "B L"]:
         """The position whose output predicts each position: the one before it, or, for the first word of a question,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from minivlm.attention import capturing
 from minivlm.batch import IGNORE, Batch
 from minivlm.connectors.connector import Grid
-from minivlm.fusion.interleave import interleave, merge
+from minivlm.fusion.fusion import FusionConfig, Interleaved
 from minivlm.language.decoder import DecoderConfig
 from minivlm.layout import Layout
 from minivlm.vision.vit import ViTConfig, check_images
@@ -43,8 +43,8 @@ class ConnectorConfig(Protocol):
 
 @dataclass(frozen=True)
 class VLMConfig:
-    """A design: its three parts, and what the connector reads of the encoder: the state after `layer` (None = after the
-    final norm), with the class token in front (`class_token`) or, as most do, without."""
+    """A design: its parts, and what the connector reads of the encoder: the state after `layer` (None = after the final
+    norm), with the class token in front (`class_token`) or, as most do, without."""
 
     vision: ViTConfig
     connector: ConnectorConfig
@@ -53,6 +53,7 @@ class VLMConfig:
     eos_id: int
     layer: int | None = -2
     class_token: bool = False
+    fusion: FusionConfig = Interleaved()
 
     def __post_init__(self):
         if self.class_token and not self.vision.class_token:
@@ -68,21 +69,36 @@ class VLMConfig:
         """How many vectors of a picture the connector reads."""
         return self.vision.num_patches + self.class_token
 
+    @property
+    def num_tokens(self) -> int:
+        """How many visual tokens a picture becomes."""
+        with torch.device("meta"):
+            return self._connector().num_tokens(self.vision.grid)
+
+    def _connector(self) -> nn.Module:
+        width = self.fusion.visual_width or self.language.width
+        return self.connector.build(self.vision.width, width, self.vision.grid)
+
     def build(self) -> VLM:
         return VLM(self)
 
 
 class VLM(nn.Module):
-    """A decoder that sees: its encoder's patches, through its connector, stand among its words."""
-
-    PARTS = ("vision", "connector", "language")
+    """A decoder that sees: its encoder's patches, through its connector, meet its words as its fusion has it."""
 
     def __init__(self, config: VLMConfig):
         super().__init__()
         self.config = config
         self.vision = config.vision.build()
-        self.connector = config.connector.build(config.vision.width, config.language.width, config.vision.grid)
+        self.connector = config._connector()
         self.language = config.language.build()
+        self.fusion = config.fusion.build(self.language)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that have weights: "vision", "connector", "fusion" in designs that add some, "language"."""
+        every = ("vision", "connector", "fusion", "language")
+        return tuple(name for name in every if next(getattr(self, name).parameters(), None) is not None)
 
     @property
     def image_token_id(self) -> int:
@@ -115,9 +131,10 @@ class VLM(nn.Module):
         """Read a whole batch. `capture` also returns every attention map of this very pass; the numbers stay the
         same."""
         with capturing(self) if capture else nullcontext({}) as maps:
-            x, layout = self._sequence(batch)
-            plain = batch.segments is None and batch.text_mask is None
-            hidden = self.language(x, layout.position, None if plain else layout.attention_mask())
+            x, layout, seen = self._sequence(batch)
+            plain = batch.segments is None and batch.text_mask is None and self.fusion.causal
+            mask = None if plain else self.fusion.mask(layout)
+            hidden = self.language(x, layout.position, mask, blocks=self.fusion.blocks(self.language, layout, seen))
             logits = self.language.logits(hidden)
         loss = answer_loss(logits, layout, batch.labels) if batch.labels is not None else None
         return Output(logits, loss, layout, maps)
@@ -126,17 +143,17 @@ class VLM(nn.Module):
     def generate(self, batch: Batch, max_new_tokens: int = 16) -> Int[Tensor, "B new"]:
         """Go on from the last word of each sample, the likeliest word each time, until all have said `eos_id`.
 
-        Keys and values of earlier positions are kept, not computed again. After its end a sample is filled with
+        Keys and values of earlier positions are kept, not computed again, nor is what pictures became. After its end a sample is filled with
         `eos_id`.
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        x, layout = self._sequence(batch)
+        x, layout, seen = self._sequence(batch)
         cache = self.language.make_cache(x.shape[1] + max_new_tokens)
-        mask = layout.attention_mask()
-        hidden = self.language(x, layout.position, mask, cache)
+        mask = self.fusion.mask(layout)
+        hidden = self.language(x, layout.position, mask, cache, self.fusion.blocks(self.language, layout, seen))
         rows, last = torch.arange(len(x), device=x.device), layout.lengths - 1
-        hidden, position, seen = hidden[rows, last], layout.position[rows, last], mask[rows, :, last]  # seen (B, 1, L)
+        hidden, before = hidden[rows, last], mask[rows, :, last, None]  # (B, D), (B, 1, 1, L)
         done, said = torch.zeros_like(rows, dtype=torch.bool), []
         while True:
             word = self.language.logits(hidden).argmax(dim=-1).masked_fill(done, self.config.eos_id)  # (B,)
@@ -144,26 +161,27 @@ class VLM(nn.Module):
             done = done | (word == self.config.eos_id)
             if done.all() or len(said) == max_new_tokens:
                 return torch.stack(said, dim=1)
-            position = position + 1
-            seen = F.pad(seen, (0, 1), value=True)
+            layout, before = layout.following(), F.pad(before, (0, 1), value=True)
             step = self.language.embedding(word)[:, None]  # (B, 1, D)
-            hidden = self.language(step, position[:, None], seen[:, :, None], cache)[:, 0]
+            blocks = self.fusion.blocks(self.language, layout, seen)
+            hidden = self.language(step, layout.position, before, cache, blocks)[:, 0]
 
     def train_only(self, *parts: str) -> None:
-        """Let just these parts learn ("vision", "connector", "language"), freeze the rest, and say so."""
-        unknown = set(parts) - set(self.PARTS)
+        """Let just these of its `parts` learn, freeze the rest, and say so."""
+        unknown = set(parts) - set(self.parts)
         if unknown:
-            raise ValueError(f"no part named {', '.join(sorted(unknown))}; this design has {', '.join(self.PARTS)}")
-        for name in self.PARTS:
+            raise ValueError(f"no part named {', '.join(sorted(unknown))}; this design has {', '.join(self.parts)}")
+        for name in self.parts:
             getattr(self, name).requires_grad_(name in parts)
         for module in [*self.vision.unread(self.config.layer), *self.connector.unread()]:
             module.requires_grad_(False)
-        for name in self.PARTS:
+        for name in self.parts:
             weights = list(getattr(self, name).parameters())
             learns = sum(p.numel() for p in weights if p.requires_grad)
             print(f"{name:>10}: {learns:>12,} of {sum(p.numel() for p in weights):,} weights train")
 
-    def _sequence(self, batch: Batch) -> tuple[Float[Tensor, "B L D"], Layout]:
+    def _sequence(self, batch: Batch) -> tuple[Float[Tensor, "B L D"], Layout, Any]:
+        """The vectors of the decoder's sequence, what they are, and what the fusion has seen of the pictures."""
         self._check(batch)
         visual = None
         if batch.images is not None or batch.features is not None:
@@ -172,8 +190,9 @@ class VLM(nn.Module):
         mask = torch.ones_like(batch.input_ids, dtype=torch.bool) if batch.text_mask is None else batch.text_mask
         segments = torch.zeros_like(batch.input_ids) if batch.segments is None else batch.segments
         picture = self.connector.layout(self.config.vision.grid)
-        layout = interleave(batch.input_ids, mask, segments, picture, self.image_token_id)
-        return merge(layout, self.language.embedding(batch.input_ids), visual), layout
+        layout = self.fusion.arrange(batch.input_ids, mask, segments, picture, self.image_token_id)
+        x = self.fusion.enter(layout, self.language.embedding(batch.input_ids), visual)
+        return x, layout, self.fusion.look(visual)
 
     def _check(self, batch: Batch) -> None:
         size = self.config.language.vocab_size
@@ -187,13 +206,12 @@ class VLM(nn.Module):
         if batch.features is not None and tuple(batch.features.shape[2:]) != expected:
             got = tuple(batch.features.shape)
             raise ValueError(f"features must be (B, M, {expected[0]}, {expected[1]}) for this encoder, got {got}")
-        visual = batch.images if batch.images is not None else batch.features
-        wanted = visual.shape[1] if visual is not None else 0
-        counts = is_image.sum(dim=1)
+        counts, wanted = is_image.sum(dim=1), batch.num_images
         if (counts != wanted).any():
             sample = int((counts != wanted).nonzero()[0])
             raise ValueError(
-                f"sample {sample}: {int(counts[sample])} <image> ids (id {self.image_token_id}) and {wanted} pictures; "
+                f"sample {sample}: {int(counts[sample])} <image> ids (id {self.image_token_id}) and "
+                f"{int(wanted[sample])} pictures; "
                 "put one <image> id into the text for each picture"
             )
 

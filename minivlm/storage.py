@@ -26,6 +26,7 @@ from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
 from minivlm.contrastive.clip import CLIPConfig
 from minivlm.contrastive.siglip import SigLIPConfig
 from minivlm.contrastive.towers import TextConfig
+from minivlm.fusion.fusion import Interleaved
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.magneto import MagnetoConfig
 from minivlm.language.opt import OPTConfig
@@ -42,7 +43,7 @@ _CONFIGS = {
     + (LinearProjection, MLPProjection, NormedMLPProjection, AveragePooling, PixelShuffle)
     + (BertConfig, VocabularyConfig, QFormerConfig, InstructQFormerConfig, ContextContentConfig)
     + (FlamingoResampler, IdeficsResampler, Idefics2Resampler, QwenVLResampler, Kosmos2Resampler)
-    + (CAbstraction, DAbstraction)
+    + (CAbstraction, DAbstraction, Interleaved)
 }
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
@@ -105,6 +106,7 @@ def warm_start(model: VLM) -> VLM:
         if ours.config != theirs.config:
             raise ValueError(f"the bundled weights are for {theirs.config}, this model has {ours.config}")
         load_exactly(ours, theirs.state_dict())
+    model.fusion.start_from(model.language)
     return model
 
 

@@ -16,40 +16,50 @@ def interleave(
     input_ids: Int[Tensor, "B T"],
     text_mask: Bool[Tensor, "B T"],
     segments: Int[Tensor, "B T"],
-    visual: VisualLayout,
+    visual: VisualLayout | None,
     image_id: int,
+    one_place: bool = False,
 ) -> Layout:
-    """The layout of the whole sequence: each `<image>` id opens into the tokens of `visual`, padding goes to the
-    right."""
+    """The layout of the whole sequence: each `<image>` id opens into the tokens of `visual` (None: it stays a word),
+    padding goes to the right. With `one_place` all patches of a picture are told the same position."""
     is_image = (input_ids == image_id) & text_mask
-    widths = torch.where(is_image, len(visual), text_mask.long())  # (B, T): positions each id takes
+    widths = text_mask.long() if visual is None else torch.where(is_image, len(visual), text_mask.long())  # (B, T)
     ends = widths.cumsum(dim=1)
     length = int(ends[:, -1].max())
     place = torch.arange(length, device=input_ids.device).expand(len(input_ids), -1).contiguous()  # (B, L)
     valid = place < ends[:, -1:]
     source = torch.searchsorted(ends, place, right=True).clamp(max=input_ids.shape[1] - 1)  # (B, L): which id
     offset = place - (ends - widths).gather(1, source)  # (B, L): how far into it
-    from_image = is_image.gather(1, source) & valid
+    at_image = is_image.gather(1, source) & valid
+    opened = at_image & (visual is not None)
 
-    def visual_or(field: Tensor, text: Tensor | int) -> Tensor:
-        field = field.to(input_ids.device)[offset.clamp(0, len(visual) - 1)]
-        return torch.where(from_image, field, text).where(valid, -1)
+    def visual_or(name: str, text: Tensor | int) -> Tensor:
+        if visual is None:
+            return torch.full_like(place, text)
+        field = getattr(visual, name).to(input_ids.device)[offset.clamp(0, len(visual) - 1)]
+        return torch.where(opened, field, text)
 
+    kind = visual_or("kind", Kind.TEXT).where(valid, Kind.PAD)
+    number = (is_image.cumsum(dim=1) - 1).gather(1, source)  # (B, L): of the latest picture
+    further = (kind == Kind.PATCH) & (torch.roll(kind, 1, dims=1) == Kind.PATCH) & (offset > 0)
     segment = segments.gather(1, source).where(valid, -1)
     return Layout(
-        kind=visual_or(visual.kind, Kind.TEXT).where(valid, Kind.PAD),
-        image=(is_image.cumsum(dim=1) - 1).gather(1, source).where(from_image, -1),
-        row=visual_or(visual.row, -1),
-        col=visual_or(visual.col, -1),
-        index=torch.where(from_image, offset, source).where(valid, -1),
+        kind=kind,
+        image=number.where(at_image, -1),
+        row=visual_or("row", -1).where(valid, -1),
+        col=visual_or("col", -1).where(valid, -1),
+        index=torch.where(opened, offset, source).where(valid, -1),
         segment=segment,
-        position=_positions(segment, place).where(valid, 0),
+        position=_positions(segment, valid & ~further if one_place else valid).where(valid, 0),
+        latest=number.where(valid, -1),
     )
 
 
-def _positions(segment: Int[Tensor, "B L"], place: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-    """Places 0, 1, 2, ... along the shared part; every later segment counts on from the end of the shared part."""
-    shared = (segment == 0).sum(dim=1, keepdim=True)  # (B, 1)
+def _positions(segment: Int[Tensor, "B L"], counts: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """Positions 0, 1, 2, ... along the shared part, each place that `counts` one further than the last; every later
+    segment counts on from the end of the shared part."""
+    place = counts.long().cumsum(dim=1) - 1
+    shared = ((segment == 0) & counts).sum(dim=1, keepdim=True)  # (B, 1)
     starts = torch.where(segment != torch.roll(segment, 1, dims=1), place, 0).cummax(dim=1).values  # (B, L)
     return torch.where(segment == 0, place, shared + place - starts)
 

@@ -6,7 +6,7 @@ What is its own (how it places words, what its blocks are) each kind says in its
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -103,9 +103,10 @@ class Decoder(nn.Module):
         positions: Int[Tensor, "B L"] | None = None,
         mask: Bool[Tensor, "#B 1 L Lk"] | None = None,
         cache: list[LayerCache] | None = None,
+        blocks: Sequence[Callable[..., Tensor]] | None = None,
     ) -> Float[Tensor, "B L D"]:
         """Hidden states after the final norm. Without a `mask` attention is plainly causal; `positions` default to
-        0..L-1.
+        0..L-1. `blocks` are run in place of the decoder's own, by a fusion that adds to what they do.
 
         With a `cache` (see `make_cache`) the keys and values of earlier calls are attended to as well, and `mask`
         must say which of them: (B, 1, L, all positions so far).
@@ -115,7 +116,7 @@ class Decoder(nn.Module):
         if cache is not None and mask is None:
             raise ValueError("with a cache, say what may be attended to: pass a mask (B, 1, L, all positions so far)")
         x, angles = self.enter(x, positions), self.angles(positions)
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks if blocks is None else blocks):
             layer_cache = cache[i] if cache is not None else None
             x = block(x, mask=mask, is_causal=mask is None, angles=angles, cache=layer_cache)
         return self.final_norm(x)
