@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import statistics
 from collections.abc import Iterable, Sequence
@@ -19,15 +18,15 @@ from pathlib import Path
 
 import torch
 
-from minivlm.data.scenes import sample_scenes
-from minivlm.data.tasks import TASKS, evaluation_bank
+from minivlm.data.scenes import Scenes, sample_scenes
+from minivlm.data.tasks import TASKS, Question, evaluation_bank
 from minivlm.designs import at_budget, configure
-from minivlm.evaluate import Score, evaluate
+from minivlm.evaluate import evaluate
 from minivlm.language.tokenizer import mini_tokenizer
-from minivlm.model import VLM, VLMConfig
+from minivlm.model import VLMConfig
 from minivlm.recipes import VLM_SIZES, Size, vlm_stages
 from minivlm.runtime import pick_device, pick_scale
-from minivlm.storage import warm_start
+from minivlm.storage import warm_start, whole
 from minivlm.streams import Bank, Dialogs, generator
 from minivlm.train import Stage, train
 
@@ -72,17 +71,18 @@ def compare(
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     configs = {name: _budgeted(name, tokens) for name in designs if name != BLIND}
-    folder.mkdir(parents=True, exist_ok=True)
-    results = []
+    results, test = [], None
     for seed in dict.fromkeys(seeds):
         bank = None
         for name in (*configs, BLIND):
             count = 0 if name == BLIND else configs[name].num_tokens
             path = folder / f"{name}-{count}-{scale}-{steps}-seed{seed}.json"
             if not path.exists():
-                bank = bank or _shared_bank(scale, seed)
-                result = _run(name, configs.get(name, configure("llava15")), bank, seed, scale, steps, precision)
-                _write(path, result)
+                bank = bank or _seen(sample_scenes(VLM_SIZES[scale].scenes, generator(seed, 0)))
+                test = test or _Test.make(scale)
+                result = _run(name, configs.get(name, configure("llava15")), bank, test, seed, scale, steps, precision)
+                with whole(path) as unfinished:
+                    unfinished.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
                 print(f"{name}, {count} tokens, seed {seed}: mean {_mean_accuracy(result, TASKS):.1%}")
             results.append(_read(path))
     return results
@@ -99,22 +99,34 @@ def _budgeted(name: str, tokens: int | None) -> VLMConfig:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _shared_bank(scale: str, seed: int) -> Bank:
-    """The scenes of one seed and what the encoder, which all designs share, makes of their pictures."""
-    model = warm_start(configure("llava15").build()).to(pick_device())
-    return Bank.make(model, sample_scenes(VLM_SIZES[scale].scenes, generator(seed, 0)))
+def _seen(scenes: Scenes) -> Bank:
+    """Scenes, and what the encoder that all designs share makes of their pictures."""
+    return Bank.make(warm_start(configure("llava15").build()).to(pick_device()), scenes)
+
+
+@dataclass(frozen=True)
+class _Test:
+    """The fixed bank of test pictures and their questions, the same for every run."""
+
+    bank: Bank
+    questions: list[list[Question]]
+
+    @classmethod
+    def make(cls, scale: str) -> _Test:
+        scenes, questions = evaluation_bank(per_task=PER_TASK[scale])
+        return cls(_seen(scenes), questions)
 
 
 def _run(
-    name: str, config: VLMConfig, bank: Bank, seed: int, scale: str, steps: int, precision: str | None = None
+    name: str, config: VLMConfig, bank: Bank, test: _Test, seed: int, scale: str, steps: int, precision: str | None
 ) -> Result:
-    """Train one design from the shared parts, and ask it the fixed bank of test questions."""
+    """Train one design from the shared parts, and ask it the test questions."""
     torch.manual_seed(seed)
     model = warm_start(config.build()).to(pick_device())
     size = replace(VLM_SIZES[scale], steps=steps)
     stages = _blind_stages(size, bank, seed) if name == BLIND else vlm_stages(model, size, seed, bank=bank)
     train(model, stages, precision=precision, quiet=True)
-    scores = _scored(model, PER_TASK[scale], blind=name == BLIND)
+    scores = evaluate(model, mini_tokenizer(), test.questions, test.bank.features, blind=name == BLIND)
     return Result(
         name,
         0 if name == BLIND else config.num_tokens,
@@ -133,23 +145,11 @@ def _blind_stages(size: Size, bank: Bank, seed: int) -> list[Stage]:
     return [Stage("instruct", questions, size.steps, lr=1e-3, trains=("language",))]
 
 
-def _scored(model: VLM, per_task: int, blind: bool = False) -> dict[str, Score]:
-    scenes, questions = evaluation_bank(per_task=per_task)
-    return evaluate(model, mini_tokenizer(), questions, Bank.make(model, scenes).features, blind=blind)
-
-
 def _machine() -> dict[str, str]:
     """Where and with what a result came to be."""
     device = pick_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     return {"device": name, "torch": torch.__version__, "python": platform.python_version(), "date": str(date.today())}
-
-
-def _write(path: Path, result: Result) -> None:
-    """The whole file or none: one that is there is not made again."""
-    unfinished = path.with_name(f".{path.name}.writing")
-    unfinished.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def _read(path: Path) -> Result:

@@ -134,24 +134,29 @@ class VLM(nn.Module):
             x, layout, seen = self._sequence(batch)
             plain = batch.segments is None and batch.text_mask is None and self.fusion.causal
             mask = None if plain else self.fusion.mask(layout)
-            hidden = self.language(x, layout.position, mask, blocks=self.fusion.blocks(self.language, layout, seen))
-            logits = self.language.logits(hidden)
+            logits = self.language.logits(self._read(x, layout, seen, mask))
         loss = answer_loss(logits, layout, batch.labels) if batch.labels is not None else None
         return Output(logits, loss, layout, maps)
+
+    def encode(self, batch: Batch) -> tuple[Float[Tensor, "B L D"], Layout]:
+        """Hidden states when every place sees all of its sample, ahead too, and what stands there: the decoder taken
+        for an encoder, of pictures, of texts, and of both (BEiT-3)."""
+        x, layout, seen = self._sequence(batch)
+        return self._read(x, layout, seen, layout.encoder_mask()), layout
 
     @torch.no_grad()
     def generate(self, batch: Batch, max_new_tokens: int = 16) -> Int[Tensor, "B new"]:
         """Go on from the last word of each sample, the likeliest word each time, until all have said `eos_id`.
 
-        Keys and values of earlier positions are kept, not computed again, nor is what pictures became. After its end a sample is filled with
-        `eos_id`.
+        Keys and values of earlier positions are kept, not computed again, nor is what the pictures became. After its
+        end a sample is filled with `eos_id`.
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         x, layout, seen = self._sequence(batch)
         cache = self.language.make_cache(x.shape[1] + max_new_tokens)
         mask = self.fusion.mask(layout)
-        hidden = self.language(x, layout.position, mask, cache, self.fusion.blocks(self.language, layout, seen))
+        hidden = self._read(x, layout, seen, mask, cache)
         rows, last = torch.arange(len(x), device=x.device), layout.lengths - 1
         hidden, before = hidden[rows, last], mask[rows, :, last, None]  # (B, D), (B, 1, 1, L)
         done, said = torch.zeros_like(rows, dtype=torch.bool), []
@@ -163,8 +168,7 @@ class VLM(nn.Module):
                 return torch.stack(said, dim=1)
             layout, before = layout.following(), F.pad(before, (0, 1), value=True)
             step = self.language.embedding(word)[:, None]  # (B, 1, D)
-            blocks = self.fusion.blocks(self.language, layout, seen)
-            hidden = self.language(step, layout.position, before, cache, blocks)[:, 0]
+            hidden = self._read(step, layout, seen, before, cache)[:, 0]
 
     def train_only(self, *parts: str) -> None:
         """Let just these of its `parts` learn, freeze the rest, and say so."""
@@ -192,7 +196,12 @@ class VLM(nn.Module):
         picture = self.connector.layout(self.config.vision.grid)
         layout = self.fusion.arrange(batch.input_ids, mask, segments, picture, self.image_token_id)
         x = self.fusion.enter(layout, self.language.embedding(batch.input_ids), visual)
-        return x, layout, self.fusion.look(visual)
+        return x, layout, self.fusion.look(visual, layout)
+
+    def _read(self, x: Tensor, layout: Layout, seen: Any, mask: Tensor | None, cache: Any = None) -> Tensor:
+        """Hidden states, (B, L, D), of the places of `layout`, all or only the newest, as the fusion has them run."""
+        blocks = self.fusion.blocks(self.language, layout, seen)
+        return self.language(x, layout.position, mask, cache, blocks, self.fusion.final_norm(self.language, layout))
 
     def _check(self, batch: Batch) -> None:
         size = self.config.language.vocab_size

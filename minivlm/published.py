@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from minivlm.connectors.bert import VocabularyConfig
 from minivlm.connectors.c_abstractor import CAbstraction
 from minivlm.connectors.context_content import ContextContentConfig
 from minivlm.connectors.cross_resampler import Kosmos2Resampler, QwenVLResampler
 from minivlm.connectors.d_abstractor import DAbstraction
-from minivlm.connectors.perceiver import FlamingoResampler
+from minivlm.connectors.glu_projection import GLUProjection
+from minivlm.connectors.perceiver import FlamingoResampler, IdeficsResampler
 from minivlm.connectors.pooling import AveragePooling, PixelShuffle
-from minivlm.connectors.projection import LinearProjection, MLPProjection, NormedMLPProjection
+from minivlm.connectors.projection import LinearProjection, MLPProjection, NoProjection, NormedMLPProjection
 from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
 from minivlm.contrastive.clip import CLIPConfig, clip_text
 from minivlm.contrastive.siglip import SigLIPConfig, siglip_text
+from minivlm.fusion.cross_attention import FlamingoCrossAttention, IdeficsCrossAttention
+from minivlm.fusion.multiway import MultiwayConfig
+from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.language.llama import LlamaConfig
-from minivlm.language.magneto import MagnetoConfig
+from minivlm.language.magneto import LearnedMagnetoConfig, MagnetoConfig
 from minivlm.language.opt import OPTConfig
 from minivlm.language.phi import PhiConfig
 from minivlm.model import VLMConfig
-from minivlm.vision.vit import ViTConfig, clip_vit, eva_vit, siglip_vit
+from minivlm.vision.vit import ViTConfig, bare_patches, clip_vit, eva2_vit, eva_vit, siglip_vit
 
 
 def _clip_large(pixels: int) -> ViTConfig:
@@ -38,6 +44,10 @@ def siglip() -> SigLIPConfig:
 
 def _vicuna_7b(vocab_size: int) -> LlamaConfig:
     return LlamaConfig(vocab_size, width=4096, depth=32, heads=32, kv_heads=32, mlp_width=11008, eps=1e-5)
+
+
+def _llama_7b(vocab_size: int) -> LlamaConfig:
+    return replace(_vicuna_7b(vocab_size), eps=1e-6)
 
 
 def llava() -> VLMConfig:
@@ -113,6 +123,37 @@ def flamingo_resampler() -> VLMConfig:
     return VLMConfig(_clip_large(224), connector, _vicuna_7b(32003), image_id=32000, eos_id=2, layer=-1)
 
 
+def flamingo() -> VLMConfig:
+    """The 80B. Its paper tells the resampler (6 layers, 16 heads, 1536 wide, 64 latents), layers before every 7th block
+    of Chinchilla, and that its encoder is an NFNet-F6 of 435 million weights whose features are 1536 wide. None of its
+    weights came out, so others stand in: for that encoder a ViT of its width and about its size, for Chinchilla a Llama
+    of about 70 billion weights (80 blocks, 8192 wide), for the squared ReLU of its new MLPs the GELU of both open
+    reimplementations."""
+    vision = clip_vit(image_size=(320, 320), patch_size=32, width=1536, depth=15, heads=24, mlp_width=6144)
+    connector = FlamingoResampler(tokens=64, depth=6, heads=16, head_dim=128)
+    language = LlamaConfig(32002, width=8192, depth=80, heads=64, kv_heads=64, mlp_width=24576, eps=1e-5)
+    fusion = FlamingoCrossAttention(every=7, heads=64, head_dim=128, visual_width=1536)
+    return VLMConfig(vision, connector, language, image_id=32001, eos_id=32000, layer=-1, fusion=fusion)
+
+
+def open_flamingo() -> VLMConfig:
+    """The 9B as it was on LLaMA-7B; the later 9B has the same layers on MPT-7B, a decoder that is not among ours."""
+    connector = FlamingoResampler(tokens=64, depth=6, heads=8, head_dim=64)
+    fusion = FlamingoCrossAttention(every=4, heads=8, head_dim=64, visual_width=1024)
+    sizes = dict(image_id=32001, eos_id=32000, layer=-1)
+    return VLMConfig(_clip_large(224), connector, _llama_7b(32003), fusion=fusion, **sizes)
+
+
+def idefics() -> VLMConfig:
+    """Idefics-9B."""
+    sizes = dict(image_size=(224, 224), patch_size=14, width=1280, depth=32, heads=16, mlp_width=5120)
+    vision = clip_vit(**sizes, activation="gelu")
+    connector = IdeficsResampler(tokens=64, depth=6, heads=16, head_dim=96)
+    fusion = IdeficsCrossAttention(every=4, heads=32, mlp_width=11008, visual_width=1280)
+    reads = dict(layer=-1, class_token=True, fusion=fusion)
+    return VLMConfig(vision, connector, _llama_7b(32002), image_id=32001, eos_id=2, **reads)
+
+
 def qwen_vl() -> VLMConfig:
     sizes = dict(image_size=(448, 448), patch_size=14, width=1664, depth=48, heads=16, mlp_width=8192)
     vision = clip_vit(**sizes, activation="gelu", eps=1e-6, class_token=False, pool="mean")
@@ -135,9 +176,8 @@ def honeybee_d() -> VLMConfig:
 
 def mm1() -> VLMConfig:
     """MM1's paper tells the encoder (ViT-H at 378 pixels), the kind of connector and its 144 tokens, but it comes with
-    no weights and few sizes: the connector and the layer that it
-    reads are Honeybee's here, and a Llama of 7 billion weights stands in for the
-    decoder."""
+    no weights and few sizes: the connector and the layer that it reads are Honeybee's here, and a Llama of 7 billion
+    weights stands in for the decoder."""
     sizes = dict(image_size=(378, 378), patch_size=14, width=1280, depth=32, heads=16, mlp_width=5120)
     connector = CAbstraction(tokens=144)
     return VLMConfig(clip_vit(**sizes), connector, _vicuna_7b(32064), image_id=32000, eos_id=2, layer=-1)
@@ -148,3 +188,24 @@ def kosmos2() -> VLMConfig:
     language = MagnetoConfig(65037, width=2048, depth=24, heads=32, mlp_width=8192)
     connector = Kosmos2Resampler(tokens=64, heads=32)
     return VLMConfig(_clip_large(224), connector, language, image_id=1, eos_id=2, layer=None, class_token=True)
+
+
+def cogvlm() -> VLMConfig:
+    """CogVLM-17B, with EVA2-CLIP-E less the last of its 64 blocks. Of its own it has no id for a picture; its
+    padding's, which no text holds, stands for one here."""
+    vision = eva2_vit(image_size=(490, 490), patch_size=14, width=1792, depth=63, heads=16, mlp_width=15360)
+    reads = dict(layer=-1, fusion=VisualExpertConfig())
+    return VLMConfig(vision, GLUProjection(hidden=11008), _vicuna_7b(32000), image_id=0, eos_id=2, **reads)
+
+
+def beit3() -> VLMConfig:
+    """The large one. A stand-in for a picture's id as in `cogvlm`."""
+    return multiway(width=1024, depth=24, heads=16)
+
+
+def multiway(width: int, depth: int, heads: int) -> VLMConfig:
+    """A BEiT-3 of any size, reading 224 pixels: raw patches and a class token are its only encoder."""
+    vision = bare_patches(image_size=(224, 224), patch_size=16, width=width)
+    language = LearnedMagnetoConfig(64010, width, depth, heads, mlp_width=4 * width)
+    reads = dict(layer=0, class_token=True, fusion=MultiwayConfig(own_places=True))
+    return VLMConfig(vision, NoProjection(class_token=True), language, image_id=1, eos_id=2, **reads)

@@ -50,7 +50,8 @@ CLIP_SIZES = {
 def vlm_stages(
     model: VLM, size: Size, seed: int = 0, tasks: tuple[str, ...] = TASKS, bank: Bank | None = None
 ) -> list[Stage]:
-    """LLaVA's two stages: the connector alone learns to pass captions on, then the decoder learns to answer as well.
+    """LLaVA's two stages: first the decoder stays as it is while all that is new (the connector, and what the fusion
+    adds) learns to pass captions on, then the decoder learns to answer as well.
 
     `bank`: scenes and features made earlier, for models that share an encoder (default: made here).
     """
@@ -59,9 +60,10 @@ def vlm_stages(
     captions = Dialogs(tokenizer, bank, size.batch_size, captions=True, seed=seed)
     apart = model.connector.conditioned
     questions = Dialogs(tokenizer, bank, size.batch_size, tasks, size.per_scene, apart=apart, seed=seed + 1)
+    new = tuple(part for part in model.parts if part in ("connector", "fusion"))
     return [
-        Stage("align", captions, size.align_steps, lr=3e-3, trains=("connector",)),
-        Stage("instruct", questions, size.steps, lr=1e-3, trains=("connector", "language")),
+        Stage("align", captions, size.align_steps, lr=3e-3, trains=new),
+        Stage("instruct", questions, size.steps, lr=1e-3, trains=(*new, "language")),
     ]
 
 

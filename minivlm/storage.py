@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -19,16 +21,20 @@ from minivlm.connectors.c_abstractor import CAbstraction
 from minivlm.connectors.context_content import ContextContentConfig
 from minivlm.connectors.cross_resampler import Kosmos2Resampler, QwenVLResampler
 from minivlm.connectors.d_abstractor import DAbstraction
+from minivlm.connectors.glu_projection import GLUProjection
 from minivlm.connectors.perceiver import FlamingoResampler, Idefics2Resampler, IdeficsResampler
 from minivlm.connectors.pooling import AveragePooling, PixelShuffle
-from minivlm.connectors.projection import LinearProjection, MLPProjection, NormedMLPProjection
+from minivlm.connectors.projection import LinearProjection, MLPProjection, NoProjection, NormedMLPProjection
 from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
 from minivlm.contrastive.clip import CLIPConfig
 from minivlm.contrastive.siglip import SigLIPConfig
 from minivlm.contrastive.towers import TextConfig
+from minivlm.fusion.cross_attention import FlamingoCrossAttention, IdeficsCrossAttention
 from minivlm.fusion.fusion import Interleaved
+from minivlm.fusion.multiway import MultiwayConfig
+from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.language.llama import LlamaConfig
-from minivlm.language.magneto import MagnetoConfig
+from minivlm.language.magneto import LearnedMagnetoConfig, MagnetoConfig
 from minivlm.language.opt import OPTConfig
 from minivlm.language.phi import PhiConfig
 from minivlm.model import VLM, VLMConfig
@@ -41,20 +47,27 @@ _CONFIGS = {
     for kind in (CLIPConfig, SigLIPConfig, TextConfig, ViTConfig, LlamaConfig, VLMConfig)
     + (MagnetoConfig, OPTConfig, PhiConfig)
     + (LinearProjection, MLPProjection, NormedMLPProjection, AveragePooling, PixelShuffle)
+    + (NoProjection, GLUProjection, VisualExpertConfig, MultiwayConfig, LearnedMagnetoConfig)
     + (BertConfig, VocabularyConfig, QFormerConfig, InstructQFormerConfig, ContextContentConfig)
     + (FlamingoResampler, IdeficsResampler, Idefics2Resampler, QwenVLResampler, Kosmos2Resampler)
-    + (CAbstraction, DAbstraction, Interleaved)
+    + (CAbstraction, DAbstraction, Interleaved, FlamingoCrossAttention, IdeficsCrossAttention)
 }
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
 def save(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write `model` and its configuration to one safetensors file, whole or not at all. `dtype` None: each weight's."""
-    path = Path(path)
     weights = {key: value.detach().to(dtype or value.dtype).contiguous() for key, value in model.named_parameters()}
+    with whole(Path(path)) as unfinished:
+        save_file(weights, unfinished, metadata={"minivlm": json.dumps(_to_dict(model.config))})
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write what becomes the file `path` when all of it is there: a kill leaves the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.writing")
-    save_file(weights, unfinished, metadata={"minivlm": json.dumps(_to_dict(model.config))})
+    yield unfinished
     os.replace(unfinished, path)
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minivlm.batch import Batch, each_apart
+from minivlm.data.captions import caption
 from minivlm.data.scenes import (
     COLOR_NAMES,
     SHAPE_NAMES,
@@ -22,7 +23,7 @@ from minivlm.data.scenes import (
     render,
     sample_scenes,
 )
-from minivlm.data.tasks import TASKS, ask, caption
+from minivlm.data.tasks import TASKS, ask
 from minivlm.data.telegrams import quiz, telegram
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import VLM

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 import minivlm.contrastive.negatives as negatives
 from minivlm.contrastive.clip import softmax_loss
 from minivlm.contrastive.negatives import hard_negative_loss
+from minivlm.data.captions import caption, swap_colors, swap_foil
 from minivlm.data.scenes import HELD_OUT, Object, Scene, sample_scenes
-from minivlm.data.tasks import caption, swap_colors, swap_foil
 
 SCALE = torch.tensor(7.0)
 

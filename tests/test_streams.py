@@ -9,8 +9,8 @@ from references import assert_same
 from torch import Tensor
 
 from minivlm.batch import Batch
+from minivlm.data.captions import caption
 from minivlm.data.scenes import CELLS, COLOR_NAMES, Scenes, render, sample_scenes
-from minivlm.data.tasks import caption
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, Telegrams, generator
 from minivlm.train import Source, Step

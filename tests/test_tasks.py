@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 import torch
 
+from minivlm.data.captions import caption, swap_foil
 from minivlm.data.scenes import (
     BACKGROUND_NAMES,
     CELLS,
@@ -20,7 +21,7 @@ from minivlm.data.scenes import (
     Scenes,
     sample_scenes,
 )
-from minivlm.data.tasks import TASKS, ask, caption, evaluation_bank, fingerprint, swap_foil, vocabulary
+from minivlm.data.tasks import TASKS, ask, evaluation_bank, fingerprint, vocabulary
 
 ORDER = "first second third fourth fifth sixth seventh eighth ninth".split()
 SINGULAR = {**{f"{name}s": name for name in SHAPE_NAMES}, "crosses": "cross"}

@@ -1,4 +1,4 @@
-"""What every fusion is: it says what stands in the decoder's sequence, what may look at what, and how each block is run.
+"""What every fusion is: it says what stands in the decoder's sequence, what may look at what, and how blocks are run.
 
 The plainest answer to each is `Interleaved`'s (LLaVA): visual tokens stand among the words, all look back, and the
 decoder's blocks stay as they are. A fusion states where its answer differs.
@@ -60,13 +60,17 @@ class Fusion(nn.Module):
         """Which places each place may look at."""
         return layout.attention_mask(whole_pictures=not self.causal)
 
-    def look(self, visual: Float[Tensor, "B M K Dv"] | None) -> Any:
+    def look(self, visual: Float[Tensor, "B M K Dv"] | None, layout: Layout) -> Any:
         """What `blocks` needs of the pictures, made once for a sequence however many words are said after it."""
         return None
 
     def blocks(self, decoder: Decoder, layout: Layout, seen: Any) -> list[Block]:
         """What is run in place of the decoder's blocks for the places of `layout`, all or only the newest."""
         return list(decoder.blocks)
+
+    def final_norm(self, decoder: Decoder, layout: Layout) -> Callable[[Tensor], Tensor]:
+        """What is run in place of the decoder's final norm, for the same places."""
+        return decoder.final_norm
 
 
 @dataclass(frozen=True)
