@@ -103,15 +103,16 @@ class Kosmos2Resampler(Budgeted):
 
 
 class FreeQueries(Resampler, nn.Module):
-    """The published queries start as N(0, 1). These start smaller, or they would drown the patches that they are to
-    look at, which come out of `enter` far shorter."""
+    """The queries start as N(0, 1), as published, and so do the patches: of length 1, they would else come out of
+    `enter` far shorter than the queries beside them, and be drowned for thousands of steps."""
 
     def __init__(self, config: Kosmos2Resampler, width: int, out_width: int):
         super().__init__()
         check_divides(config.heads, out_width)
         self.tokens = config.tokens
-        self.queries = nn.Parameter(0.02 * torch.randn(config.tokens, out_width))
+        self.queries = nn.Parameter(torch.randn(config.tokens, out_width))
         self.enter = nn.Linear(width, out_width)
+        nn.init.normal_(self.enter.weight)
         self.attention = Attention(out_width, config.heads)
 
     def forward(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B K Dout"]:
