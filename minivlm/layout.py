@@ -51,6 +51,11 @@ class VisualLayout:
         nowhere = torch.full((count,), -1)
         return cls(torch.full_like(nowhere, Kind.LATENT), nowhere, nowhere)
 
+    @classmethod
+    def tag(cls) -> VisualLayout:
+        """One token that says where a picture begins or ends."""
+        return replace(cls.latents(1), kind=torch.tensor([int(Kind.TAG)]))
+
     def __add__(self, other: VisualLayout) -> VisualLayout:
         """The tokens of both, in that order."""
         return VisualLayout(*(torch.cat([getattr(x, f.name) for x in (self, other)]) for f in fields(self)))
@@ -68,7 +73,7 @@ class Layout:
     row, col   the place of a patch or a cell in its grid, -1 where that makes no sense
     index      words: place in `input_ids`; visual tokens: 0..K-1 within their picture; padding: -1
     segment    0 = shared by all, n = belongs to the n-th question only
-    position   what the decoder is told the place is; questions on one picture all start at the same place
+    position   what the decoder is told the place is; questions on one picture all start at the same place. -1: nothing
     latest     the last picture of the sample that has begun by here, -1 before the first
     """
 
@@ -110,6 +115,10 @@ class Layout:
         allowed = causal & (shared | same) & self.valid[:, None, :] & self.valid[:, :, None]
         return allowed[:, None]  # (B, 1, L, L)
 
+    def encoder_mask(self) -> Bool[Tensor, "B 1 L L"]:
+        """All of a sample sees all of it, what is still to come as well; no padding."""
+        return (self.valid[:, :, None] & self.valid[:, None, :])[:, None]
+
     def following(self) -> Layout:
         """The one place after the last of each sample, (B, 1), if a word is said there."""
         rows, last = torch.arange(len(self.kind), device=self.kind.device), self.lengths - 1
@@ -118,6 +127,7 @@ class Layout:
             return field[rows, last][:, None]  # (B, 1)
 
         nowhere = torch.full_like(at_last(self.kind), -1)
+        read = self.valid & ((self.segment == 0) | (self.segment == at_last(self.segment)))
         return Layout(
             kind=torch.full_like(nowhere, Kind.TEXT),
             image=nowhere,
@@ -125,7 +135,7 @@ class Layout:
             col=nowhere,
             index=nowhere,
             segment=at_last(self.segment),
-            position=at_last(self.position) + 1,
+            position=self.position.masked_fill(~read, -1).amax(dim=1, keepdim=True) + 1,
             latest=at_last(self.latest),
         )
 

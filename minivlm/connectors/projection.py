@@ -27,6 +27,30 @@ class Projection(Connector, nn.Sequential):
 
 
 @dataclass(frozen=True)
+class NoProjection:
+    """BEiT-3: the features are the visual tokens, the class token's among them if the encoder hands it on."""
+
+    class_token: bool = False
+
+    def build(self, width: int, out_width: int, grid: Grid) -> Unprojected:
+        if width != out_width:
+            raise ValueError(f"without a projection features of width {width} do not fit a decoder of {out_width}")
+        return Unprojected(self.class_token)
+
+
+class Unprojected(Connector, nn.Module):
+    def __init__(self, class_token: bool):
+        super().__init__()
+        self.class_token = class_token
+
+    def layout(self, grid: Grid) -> VisualLayout:
+        return VisualLayout.latents(int(self.class_token)) + VisualLayout.patches(grid)
+
+    def forward(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        return features
+
+
+@dataclass(frozen=True)
 class LinearProjection:
     """LLaVA 1.0: one linear map."""
 

@@ -50,12 +50,12 @@ def interleave(
         col=visual_or("col", -1).where(valid, -1),
         index=torch.where(opened, offset, source).where(valid, -1),
         segment=segment,
-        position=_positions(segment, valid & ~further if one_place else valid).where(valid, 0),
+        position=count_places(segment, valid & ~further if one_place else valid).where(valid, 0),
         latest=number.where(valid, -1),
     )
 
 
-def _positions(segment: Int[Tensor, "B L"], counts: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+def count_places(segment: Int[Tensor, "B L"], counts: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
     """Positions 0, 1, 2, ... along the shared part, each place that `counts` one further than the last; every later
     segment counts on from the end of the shared part."""
     place = counts.long().cumsum(dim=1) - 1

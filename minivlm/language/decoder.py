@@ -104,9 +104,10 @@ class Decoder(nn.Module):
         mask: Bool[Tensor, "#B 1 L Lk"] | None = None,
         cache: list[LayerCache] | None = None,
         blocks: Sequence[Callable[..., Tensor]] | None = None,
+        final_norm: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "B L D"]:
         """Hidden states after the final norm. Without a `mask` attention is plainly causal; `positions` default to
-        0..L-1. `blocks` are run in place of the decoder's own, by a fusion that adds to what they do.
+        0..L-1. `blocks` and `final_norm` are run in place of the decoder's own, by a fusion that adds to what they do.
 
         With a `cache` (see `make_cache`) the keys and values of earlier calls are attended to as well, and `mask`
         must say which of them: (B, 1, L, all positions so far).
@@ -119,7 +120,7 @@ class Decoder(nn.Module):
         for i, block in enumerate(self.blocks if blocks is None else blocks):
             layer_cache = cache[i] if cache is not None else None
             x = block(x, mask=mask, is_causal=mask is None, angles=angles, cache=layer_cache)
-        return self.final_norm(x)
+        return (final_norm or self.final_norm)(x)
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         return self.head(hidden)

@@ -1,5 +1,6 @@
 """Magneto: a second norm inside each half of a block, just before its last map (sub-LN; Wang et al. 2022,
-arXiv:2210.06423), and places as fixed waves. Kosmos-2 speaks with it (Peng et al. 2023, arXiv:2306.14824).
+arXiv:2210.06423), and places as fixed waves. Kosmos-2 speaks with it (Peng et al. 2023, arXiv:2306.14824), and BEiT-3
+(arXiv:2208.10442) in a variant with learned places.
 
 Token count: L in, L out. Equal to the text model of `transformers.Kosmos2ForConditionalGeneration`. Whatever enters,
 picture or word, is first multiplied by sqrt(width).
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from minivlm.attention import Attention
 from minivlm.language.decoder import Decoder, MultiHeadConfig
-from minivlm.layers import MLP, Block
+from minivlm.layers import MLP, Block, check_positive
 
 FIRST = 2  # the number of the first place: fairseq, where Kosmos-2 was trained, counts on from the padding's id, 1
 
@@ -35,6 +36,20 @@ class MagnetoConfig(MultiHeadConfig):
 
     def build(self) -> Magneto:
         return Magneto(self)
+
+
+@dataclass(frozen=True)
+class LearnedMagnetoConfig(MultiHeadConfig):
+    """Sizes of a Magneto that has learned `context` places."""
+
+    context: int = 1022
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(context=self.context)
+
+    def build(self) -> LearnedMagneto:
+        return LearnedMagneto(self)
 
 
 class SubLNLinear(nn.Linear):
@@ -57,10 +72,10 @@ def sinusoids(positions: Int[Tensor, "B L"], width: int) -> Float[Tensor, "B L D
     return torch.cat([phases.sin(), phases.cos()], dim=-1)
 
 
-class Magneto(Decoder):
-    """The output layer is the embedding table."""
+class SubLNDecoder(Decoder):
+    """What both kinds share. The output layer is the embedding table."""
 
-    def __init__(self, config: MagnetoConfig):
+    def __init__(self, config: MultiHeadConfig):
         norm = partial(nn.LayerNorm, config.width, eps=config.eps)
 
         def block() -> Block:
@@ -71,5 +86,27 @@ class Magneto(Decoder):
 
         super().__init__(config, block, norm, tied=True)
 
+
+class Magneto(SubLNDecoder):
+    """Kosmos-2's: every place, a picture's too, is a wave."""
+
     def enter(self, x: Float[Tensor, "B L D"], positions: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         return x * math.sqrt(self.config.width) + sinusoids(positions + FIRST, self.config.width).to(x.dtype)
+
+
+class LearnedMagneto(SubLNDecoder):
+    """BEiT-3's: a learned vector is added at every place from 0 on; what brings one of its own (position -1) is left as
+    it comes, and nothing is scaled. The published system has no output layer of its own; the words' table is taken."""
+
+    def __init__(self, config: LearnedMagnetoConfig):
+        super().__init__(config)
+        self.position_embedding = nn.Embedding(config.context + FIRST, config.width)
+        nn.init.normal_(self.position_embedding.weight, std=config.width**-0.5)
+
+    def enter(self, x: Float[Tensor, "B L D"], positions: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        if positions.device.type != "meta" and positions.max() >= self.config.context:
+            raise ValueError(
+                f"a text of {int(positions.max()) + 1} places, but this Magneto has learned only "
+                f"{self.config.context}: shorten the text"
+            )
+        return x + self.position_embedding(positions + FIRST) * (positions >= 0)[..., None]

@@ -1,7 +1,7 @@
 """The vision transformer: cut a picture into patches, treat each as a word (Dosovitskiy et al. 2020, arXiv:2010.11929).
 
 Token count: (H / patch) * (W / patch) patches in, the same out, plus one class token where the tower has one.
-Published towers differ only in what `clip_vit`, `siglip_vit`, `eva_vit` and `vit` spell out.
+Published towers differ only in what `clip_vit`, `siglip_vit`, `eva_vit`, `eva2_vit` and `vit` spell out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class ViTConfig:
     at (SigLIP SO400M reads 384 pixels as 27 patches of 14). `pool` says how one vector is made of all tokens: "class" =
     the class token (CLIP), "map" = an attention head with one learned query (SigLIP), "tanh" = the class token through
     a tanh layer (ViT), "mean" = the mean of all (towers that come without a head). Pictures come in [0, 1]; `mean` and
-    `std`, a number a colour channel, are what training centred them with, and 0 and 1 for a caller who has done so."""
+    `std`, a number a colour channel, are what training centred them with, and 0 and 1 for a caller who has done so.
+    `branch_norm`: a block norms what its halves give, not what they read. `final_norm`: all is normed in the end."""
 
     image_size: tuple[int, int]
     patch_size: int
@@ -41,9 +42,13 @@ class ViTConfig:
     pool: str
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    branch_norm: bool = False
+    final_norm: bool = True
 
     def __post_init__(self):
-        check_positive(patch_size=self.patch_size, width=self.width, depth=self.depth, mlp_width=self.mlp_width)
+        check_positive(patch_size=self.patch_size, width=self.width, mlp_width=self.mlp_width)
+        if self.depth < 0:
+            raise ValueError(f"depth must be at least 0, got {self.depth}")
         height, width = self.image_size
         if min(height, width) < self.patch_size:
             raise ValueError(f"image {height}x{width} holds no whole patch of {self.patch_size} pixels")
@@ -76,7 +81,17 @@ siglip_vit = partial(
 eva_vit = partial(
     ViTConfig, activation="gelu", eps=1e-6, class_token=True, pre_norm=False, patch_bias=True, pool="class"
 )
+eva2_vit = partial(eva_vit, branch_norm=True, final_norm=False)
 vit = partial(ViTConfig, activation="gelu", eps=1e-12, class_token=True, pre_norm=False, patch_bias=True, pool="tanh")
+bare_patches = partial(eva_vit, depth=0, heads=1, mlp_width=1, final_norm=False)  # no block, so any size will do
+
+
+class BranchNormBlock(Block):
+    """EVA2-CLIP-E's block: x += norm(attention(x)); x += norm(mlp(x))."""
+
+    def forward(self, x: Float[Tensor, "B L D"], **attention_options) -> Float[Tensor, "B L D"]:
+        x = x + self.attention_norm(self.attention(x, **attention_options))
+        return x + self.mlp_norm(self.mlp(x))
 
 
 class MAPHead(nn.Module):
@@ -110,15 +125,16 @@ class ViT(nn.Module):
         positions = config.num_patches + config.class_token
         self.position_embedding = nn.Parameter(torch.randn(positions, config.width) * scale)
         self.pre_norm = norm() if config.pre_norm else nn.Identity()
+        block = BranchNormBlock if config.branch_norm else Block
         self.blocks = nn.ModuleList(
-            Block(
+            block(
                 Attention(config.width, config.heads),
                 MLP(config.width, config.mlp_width, config.activation),
                 norm,
             )
             for _ in range(config.depth)
         )
-        self.final_norm = norm()
+        self.final_norm = norm() if config.final_norm else nn.Identity()
         if config.pool == "map":
             self.pool = MAPHead(config)
         elif config.pool == "tanh":
