@@ -20,12 +20,14 @@ BYTES = 2  # of a number in 16 bits, in which published systems are served
 class Budget:
     """Costs of one design for `images` pictures of one size and `words` words.
 
-    visual_tokens     positions that all pictures take in the decoder's sequence
-    weights           number of weights by part
-    flops             floating-point operations of reading pictures and words, by part (a multiply-add counts as two)
-    cache_bytes       keys and values kept for decoding, at two bytes a number; `image_cache_bytes` of it for the
-                      pictures, `text_cache_bytes` for the words
-    memory_bytes      weights and cache, at two bytes a number: what decoding must hold, less its passing states
+    visual_tokens      what the decoder is given of all pictures
+    positions          length of its sequence: `words`, and what pictures take of it: their tokens, or one place each
+                       where words look at them from outside
+    weights            number of weights by part
+    flops              floating-point operations of reading pictures and words, by part (a multiply-add counts as two)
+    image_cache_bytes  keys and values of the pictures kept for decoding, at two bytes a number
+    text_cache_bytes   those of the words
+    memory_bytes       weights and cache, at two bytes a number: what decoding must hold, less its passing states
     """
 
     name: str
@@ -34,18 +36,15 @@ class Budget:
     images: int
     words: int
     visual_tokens: int
+    positions: int
     weights: dict[str, int]
     flops: dict[str, int]
-    cache_bytes: int
+    image_cache_bytes: int
+    text_cache_bytes: int
 
     @property
-    def image_cache_bytes(self) -> int:
-        positions = self.visual_tokens + self.words
-        return self.cache_bytes // positions * self.visual_tokens if positions else 0
-
-    @property
-    def text_cache_bytes(self) -> int:
-        return self.cache_bytes - self.image_cache_bytes
+    def cache_bytes(self) -> int:
+        return self.image_cache_bytes + self.text_cache_bytes
 
     @property
     def memory_bytes(self) -> int:
@@ -91,7 +90,8 @@ def budget(
     config = replace(config, vision=replace(config.vision, **changes))
     with torch.device("meta"):
         model = config.build()
-    tokens = images * model.connector.num_tokens(config.vision.grid)
+    tokens = images * config.num_tokens
+    taken = tokens if model.fusion.opens else images
     per_position = BYTES * 2 * config.language.depth * config.language.kv_heads * config.language.dim_per_head
     return Budget(
         name,
@@ -100,32 +100,39 @@ def budget(
         images,
         words,
         tokens,
+        taken + words,
         {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in model.parts},
-        dict(_flops(model, images, words, tokens)),
-        per_position * (tokens + words),
+        dict(_flops(model, images, words, taken)),
+        per_position * taken + BYTES * model.fusion.kept(tokens),
+        per_position * words,
     )
 
 
 @torch.no_grad()
-def _flops(model: VLM, images: int, words: int, tokens: int) -> Iterator[tuple[str, int]]:
+def _flops(model: VLM, images: int, words: int, taken: int) -> Iterator[tuple[str, int]]:
     """Counted by running each part on tensors that have a shape but no numbers; a picture costs what every other
-    does."""
+    does. The pictures take `taken` places of the sequence."""
     config = model.config
     picture = torch.empty(1, 1, 3, *config.vision.image_size, device="meta")
     features = torch.empty(1, config.num_features, config.vision.width, device="meta")
     asked = torch.zeros(1, max(1, words), dtype=torch.long, device="meta")
     # a connector that reads the question reads all the words, or as many as it can
     asking = Batch(None, asked, instruction=asked[:, : model.connector.max_words])
-    length = words + tokens
+    length = words + taken
     # under no_grad a view of a weight still says it requires a gradient, and the counter looks for its history in vain
     model.requires_grad_(False)
     sequence = torch.empty(1, length, config.language.width, device="meta")
+    visual_width = config.fusion.visual_width or config.language.width
+    visual = torch.empty(1, images, config.num_tokens, visual_width, device="meta")
     runs = {
         "vision": (images, lambda: model.features(picture)),
         "connector": (images, lambda: model.connect(features[None], asking)),
+        "fusion": (int(length > 0), lambda: model.fusion.added(sequence, visual)),
         "language": (int(length > 0), lambda: model.language.logits(model.language(sequence))),
     }
     for part, (times, run) in runs.items():
+        if part not in model.parts:
+            continue
         with FlopCounterMode(display=False) as counter:
             if times:
                 run()

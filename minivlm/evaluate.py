@@ -79,14 +79,16 @@ def evaluate(
     model: VLM,
     tokenizer: Encodes,
     questions: Sequence[Sequence[Question]],
-    features: Float[Tensor, "S M N D"],
+    features: Float[Tensor, "S M N D"] | None,
     blind: bool = False,
     novel: bool | None = None,
     batch_size: int = 64,
+    told: Sequence[str] | None = None,
 ) -> dict[str, Score]:
     """A `Score` for each task, over S pictures (as `VLM.features` made them) and their questions.
 
-    `blind` leaves the pictures out; `novel` True / False counts only questions about held-out / known combinations.
+    `blind` leaves the pictures out; `told` are texts to read instead of them, or beside them; `novel` True / False
+    counts only questions about held-out / known combinations.
     """
     counts: dict[str, list[tuple[bool, float]]] = {}
     device = next(model.parameters()).device
@@ -99,8 +101,9 @@ def evaluate(
         if model.connector.conditioned:
             dialogs, pictures = each_apart(dialogs, pictures)
             asked = [[question] for sample in asked for question in sample]
-        seen = None if blind else features[pictures]
-        batch = Batch.pack(tokenizer, dialogs, features=seen).to(device)
+        seen = None if blind or features is None else features[pictures]
+        contexts = None if told is None else [told[i] for i in pictures.tolist()]
+        batch = Batch.pack(tokenizer, dialogs, features=seen, contexts=contexts).to(device)
         for sample, hits in zip(asked, answered(model(batch), batch), strict=True):
             for question, hit in zip(sample, hits, strict=True):
                 if novel is None or question.novel == novel:
@@ -109,6 +112,18 @@ def evaluate(
         task: Score(sum(hit for hit, _ in found), len(found), sum(chance for _, chance in found) / len(found))
         for task, found in sorted(counts.items())
     }
+
+
+@torch.no_grad()
+def score_shots(model: VLM, batch: Batch, others: Int[Tensor, "B C"]) -> list[Score]:
+    """For the n-th of the C labels of every episode (n shots come before it): how often is it likelier than the other
+    label, whose id is in `others`? Guessing gets half."""
+    output, (episodes, cases) = model(batch), others.shape
+    rows, columns, targets = answer_positions(output.layout, batch.labels)
+    scores = output.logits[rows, output.layout.predecessor()[rows, columns]]  # (B*C, V)
+    own, other = (scores.gather(1, ids.reshape(-1, 1)) for ids in (targets, others))
+    hits = (own > other).unflatten(0, (episodes, cases)).sum(dim=0).flatten().tolist()
+    return [Score(hit, episodes, 0.5) for hit in hits]
 
 
 def mean_accuracy(scores: dict[str, Score], tasks: Sequence[str] | None = None) -> float:

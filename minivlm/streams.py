@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minivlm.batch import Batch, each_apart
+from minivlm.batch import IGNORE, Batch, each_apart
 from minivlm.data.captions import caption
+from minivlm.data.episodes import Episodes, sample_episodes
 from minivlm.data.scenes import (
     COLOR_NAMES,
     SHAPE_NAMES,
@@ -189,3 +190,38 @@ def _read(tokenizer: Tokenizer, told: list[str], dialogs: list[list[tuple[str, s
     """What is `told` of some rows is read by all questions of that row's dialog, and is not itself to be learned."""
     batch = Batch.pack(tokenizer, dialogs[rows.start : rows.stop], contexts=told)
     return Step((batch,), int((batch.labels >= 0).sum()))
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Episodes of `cases` cases on a bank of single objects: shown, or (`told`) named in words. Every label is to be
+    learned; the more cases come before it, the more there is to tell it from."""
+
+    tokenizer: Tokenizer
+    bank: Bank
+    batch_size: int
+    cases: int = 5
+    told: bool = False
+    seed: int = 0
+
+    def __call__(self, step: int, rows: range) -> Step:
+        episodes = sample_episodes(self.bank.scenes, self.batch_size, self.cases, generator(self.seed, step))
+        batch = pack_episodes(self.tokenizer, episodes[rows.start : rows.stop], self.bank, self.told)
+        return Step((batch,), int((batch.labels >= 0).sum()))
+
+
+def pack_episodes(tokenizer: Tokenizer, episodes: Episodes, bank: Bank, told: bool = False) -> Batch:
+    """One sequence an episode: "dax or wug ? <image> is dax . <image> is wug . ...", or with names in place of the
+    pictures."""
+    rows, learned = [], []
+    for labels, scenes, answers in zip(episodes.labels, episodes.scene.tolist(), episodes.answer.tolist(), strict=True):
+        ids, places = [tokenizer.bos_id, *tokenizer.encode(f"{labels[0]} or {labels[1]} ?")], []
+        for scene, answer in zip(scenes, answers, strict=True):
+            shown = bank.scenes[scene].objects[0].name if told else "<image>"
+            ids += tokenizer.encode(f"{shown} is {labels[answer]} .")
+            places.append(len(ids) - 2)
+        rows.append(ids)
+        learned.append(places)
+    ids, places = torch.tensor(rows), torch.tensor(learned)  # every word of an episode is one id: rows of one length
+    labels = torch.full_like(ids, IGNORE).scatter(1, places, ids.gather(1, places))
+    return Batch(None, ids, labels, features=None if told else bank.features[episodes.scene, 0])

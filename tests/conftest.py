@@ -1,6 +1,11 @@
 """Before anything of minivlm is imported: have every annotated shape checked, which only tests pay for. And what all
 comparisons with other libraries' models are tried with."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several at work: each with a core of its own
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 from jaxtyping import install_import_hook

@@ -12,7 +12,9 @@ from minivlm.budget import Budget
 from minivlm.figures.common import PALETTE
 
 CARDS = (8, 16, 80)  # GB of common accelerators
-_PARTS = {"vision": PALETTE["sky"], "connector": PALETTE["orange"], "language": PALETTE["blue"]}
+_PARTS = {
+    "vision": PALETTE["sky"], "connector": PALETTE["orange"], "fusion": PALETTE["green"], "language": PALETTE["blue"],
+}  # fmt: skip
 
 
 def budget_bars(budgets: Mapping[str, Budget]) -> tuple[Figure, str]:
@@ -20,7 +22,8 @@ def budget_bars(budgets: Mapping[str, Budget]) -> tuple[Figure, str]:
     words, and memory (weights and cache in 16 bits) with lines where a card of 8, 16 or 80 GB ends."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 1.5 + 0.34 * len(budgets)), sharey=True, layout="constrained")
     values = list(budgets.values())
-    work = {part: [b.flops[part] / 1e12 for b in values] for part in _PARTS}
+    parts = [part for part in _PARTS if any(part in b.flops for b in values)]
+    work = {part: [b.flops.get(part, 0) / 1e12 for b in values] for part in parts}
     cache = {
         "pictures": [b.image_cache_bytes / 2**20 for b in values],
         "words": [b.text_cache_bytes / 2**20 for b in values],
@@ -29,7 +32,7 @@ def budget_bars(budgets: Mapping[str, Budget]) -> tuple[Figure, str]:
         "weights": [(b.memory_bytes - b.cache_bytes) / 1e9 for b in values],
         "KV cache": [b.cache_bytes / 1e9 for b in values],
     }
-    _stacked(axes[0], work, list(_PARTS.values()), "operations (TFLOP)")
+    _stacked(axes[0], work, [_PARTS[part] for part in parts], "operations (TFLOP)")
     _stacked(axes[1], cache, [PALETTE["sky"], PALETTE["blue"]], "KV cache (MiB)")
     ends = [card for card in CARDS if card < 1.3 * max(b.memory_bytes for b in values) / 1e9]
     for card in ends:
