@@ -20,13 +20,18 @@ from minivlm.connectors.c_abstractor import CAbstraction
 from minivlm.connectors.context_content import ContextContentConfig
 from minivlm.connectors.cross_resampler import Kosmos2Resampler, QwenVLResampler
 from minivlm.connectors.d_abstractor import DAbstraction
-from minivlm.connectors.perceiver import FlamingoResampler
+from minivlm.connectors.glu_projection import GLUProjection
+from minivlm.connectors.perceiver import FlamingoResampler, IdeficsResampler
 from minivlm.connectors.pooling import AveragePooling, PixelShuffle
 from minivlm.connectors.projection import LinearProjection, MLPProjection, NormedMLPProjection
 from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
 from minivlm.contrastive.clip import CLIPConfig, clip_text
 from minivlm.contrastive.siglip import SigLIPConfig, siglip_text
 from minivlm.contrastive.towers import TextConfig
+from minivlm.fusion.cross_attention import FlamingoCrossAttention, IdeficsCrossAttention
+from minivlm.fusion.fusion import FusionConfig, Interleaved
+from minivlm.fusion.multiway import MultiwayConfig
+from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import ConnectorConfig, VLMConfig
@@ -76,8 +81,23 @@ MINI_BERT = BertConfig(width=96, depth=3, heads=4, mlp_width=192)  # its first a
 MINI_WORDS = VocabularyConfig(MINI_VOCABULARY, context=MINI_CONTEXT)  # a Q-Former reads what the decoder reads
 
 
-def mini_vlm(connector: ConnectorConfig) -> VLMConfig:
-    return VLMConfig(mini_vision(), connector, mini_language(), Tokenizer.image_id, Tokenizer.eos_id)
+INTERLEAVED = Interleaved()
+
+
+def mini_vlm(connector: ConnectorConfig, fusion: FusionConfig = INTERLEAVED) -> VLMConfig:
+    return VLMConfig(mini_vision(), connector, mini_language(), Tokenizer.image_id, Tokenizer.eos_id, fusion=fusion)
+
+
+def _mini_flamingo(every: int) -> VLMConfig:
+    """Where no picture is seen, only the decoder runs: what it said without pictures it goes on saying."""
+    fusion = FlamingoCrossAttention(every=every, heads=4, head_dim=32, visual_width=128, blind_mlp=False)
+    return mini_vlm(FlamingoResampler(MINI_TOKENS, depth=2, heads=4, head_dim=32), fusion)
+
+
+def _mini_idefics() -> VLMConfig:
+    """As `_mini_flamingo`, with the decoder's own kind of blocks."""
+    fusion = IdeficsCrossAttention(every=2, heads=4, mlp_width=384, visual_width=128, blind_mlp=False)
+    return mini_vlm(IdeficsResampler(MINI_TOKENS, depth=2, heads=4, head_dim=32), fusion)
 
 
 def _mini_text(text: Callable[..., TextConfig]) -> TextConfig:
@@ -137,6 +157,18 @@ DESIGNS: dict[str, Design] = {
         "Flamingo's resampler", 2022, "arXiv:2204.14198", "CLIP ViT", "Perceiver resampler", "interleaved",
         lambda: mini_vlm(FlamingoResampler(MINI_TOKENS, depth=2, heads=4, head_dim=32)), published.flamingo_resampler,
     ),
+    "flamingo": Design(
+        "Flamingo", 2022, "arXiv:2204.14198", "NFNet", "Perceiver resampler", "gated cross attention",
+        lambda: _mini_flamingo(every=2), published.flamingo,
+    ),
+    "open_flamingo": Design(
+        "OpenFlamingo", 2023, "arXiv:2308.01390", "CLIP ViT", "Perceiver resampler", "gated cross attention",
+        lambda: _mini_flamingo(every=1), published.open_flamingo,
+    ),
+    "idefics": Design(
+        "Idefics", 2023, "arXiv:2306.16527", "CLIP ViT", "Perceiver resampler", "gated cross attention",
+        _mini_idefics, published.idefics,
+    ),
     "qwen_vl": Design(
         "Qwen-VL", 2023, "arXiv:2308.12966", "CLIP ViT", "one cross attention with 2-D positions", "interleaved",
         lambda: mini_vlm(QwenVLResampler(MINI_TOKENS, heads=4)), published.qwen_vl,
@@ -161,6 +193,14 @@ DESIGNS: dict[str, Design] = {
         "LLaMA-VID", 2023, "arXiv:2311.17043", "EVA-CLIP ViT", "context and content tokens", "interleaved",
         lambda: mini_vlm(ContextContentConfig(1 + MINI_TOKENS, MINI_WORDS, queries=MINI_TOKENS, bert=MINI_BERT)),
         published.llama_vid,
+    ),
+    "cogvlm": Design(
+        "CogVLM", 2023, "arXiv:2311.03079", "EVA-CLIP ViT", "gated MLP between two tags", "visual experts",
+        lambda: mini_vlm(GLUProjection(hidden=384), VisualExpertConfig()), published.cogvlm,
+    ),
+    "beit3": Design(
+        "BEiT-3", 2022, "arXiv:2208.10442", "patches", "none", "multiway blocks",
+        lambda: mini_vlm(LinearProjection(), MultiwayConfig()), published.beit3,
     ),
 }  # fmt: skip
 
@@ -189,7 +229,8 @@ def at_budget(config: VLMConfig, tokens: int) -> VLMConfig:
         config = replace(config, connector=connector.at_budget(tokens, grid))
     if config.num_tokens != tokens:
         kind = type(connector).__name__
-        raise ValueError(f"{kind} makes {config.num_tokens} tokens of {grid[0]}x{grid[1]} patches, not {tokens}: it has no choice")
+        made = f"{kind} makes {config.num_tokens} tokens of {grid[0]}x{grid[1]} patches"
+        raise ValueError(f"{made}, not {tokens}: it has no choice")
     return config
 
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 import transformers
 from flamingo_pytorch import PerceiverResampler
+from flamingos import RESAMPLER as FLAMINGO
+from flamingos import split_keys_and_values
 from references import assert_same, features, randomise
 from torch import nn
 from transformers.models.idefics.perceiver import IdeficsPerceiverResampler
@@ -24,16 +26,6 @@ WIDTHS = (14, 18, 10)
 GRIDS = ((2, 3), (5, 1), (4, 4))
 NOTHING_LIKE_IT = (3, 5)  # the grid that a resampler is made for does not matter
 
-FLAMINGO = [
-    (r"layers\.(\d+)\.0\.norm_media\.(.*)", r"layers.\1.context_norm.\2"),
-    (r"layers\.(\d+)\.0\.norm_latents\.(.*)", r"layers.\1.latents_norm.\2"),
-    (r"layers\.(\d+)\.0\.to_(q|k|v|out)\.weight", r"layers.\1.attention.\2.weight"),
-    (r"layers\.(\d+)\.1\.0\.(.*)", r"layers.\1.mlp_norm.\2"),
-    (r"layers\.(\d+)\.1\.1\.weight", r"layers.\1.mlp.up.weight"),
-    (r"layers\.(\d+)\.1\.3\.weight", r"layers.\1.mlp.down.weight"),
-    (r"frame_embs", "enter.embedding"),
-    (r"latents|norm\..*", r"\g<0>"),
-]
 IDEFICS = [
     (r"blocks\.(\d+)\.0\.(context|latents)_layer_norm\.(.*)", r"layers.\1.\2_norm.\3"),
     (r"blocks\.(\d+)\.0\.(q|k)_layer_norm\.(.*)", r"layers.\1.attention.\2_norm.\3"),
@@ -57,14 +49,6 @@ IDEFICS2 = [
 
 
 pytestmark = pytest.mark.usefixtures("no_graph")
-
-
-def split_keys_and_values(state: State) -> State:
-    """Flamingo's packages keep keys and values as one matrix."""
-    packed = {key: value for key, value in state.items() if "to_kv" in key}
-    apart = {key.replace("to_kv", f"to_{name}"): half for key, value in packed.items()
-             for name, half in zip("kv", value.chunk(2), strict=True)}  # fmt: skip
-    return {key: value for key, value in state.items() if key not in packed} | apart
 
 
 def flamingo(seed: int, scale: float) -> tuple[nn.Module, State]:

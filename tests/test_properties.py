@@ -5,7 +5,7 @@ A design that is added to `DESIGNS` is tested here without a line being written.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import chain, combinations
 
 import pytest
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from minivlm import DESIGNS, VLM, Batch, build
 from minivlm.attention import Attention
 from minivlm.language.tokenizer import Tokenizer
-from minivlm.layout import Kind
+from minivlm.layout import Kind, Layout
 from minivlm.model import VLMConfig, answer_positions
 
 DECODING = [name for name, design in DESIGNS.items() if isinstance(design.mini(), VLMConfig)]
@@ -125,6 +125,41 @@ def test_padding_on_the_left_is_padding_on_the_right(vlm):
     assert_same(left.loss, right.loss)
 
 
+def fewer_pictures_batch(model: VLM) -> Batch:
+    """Two samples, the second with one picture less than the first, and noise where its second would be."""
+    batch = two_picture_batch(model)
+    ids = batch.input_ids.clone()
+    ids[1, 4] = ids[1, 2]
+    return replace(batch, input_ids=ids, image_mask=torch.tensor([[True, True], [True, False]]))
+
+
+@torch.no_grad()
+def test_a_sample_with_fewer_pictures_does_not_notice(vlm):
+    batch = fewer_pictures_batch(vlm)
+    together = vlm(batch)
+    apart = vlm(alone(replace(batch, images=batch.images[:, :1], image_mask=None), 1))
+    assert_same(together.logits[1][together.layout.valid[1]], apart.logits[0])
+    noise = batch.images.clone()
+    noise[1, 1] = pictures_for(vlm, seed=1)
+    other = vlm(replace(batch, images=noise))
+    assert torch.equal(other.logits, together.logits)
+
+
+@torch.no_grad()
+def test_a_further_picture_changes_nothing_that_came_before(vlm):
+    """Neither as the third of three pictures, nor as one that another sample has."""
+    batch = replace(two_picture_batch(vlm), labels=None)
+    ids, mask = F.pad(batch.input_ids, (0, 3), value=5), F.pad(batch.text_mask, (0, 3), value=True)
+    ids[0, -3] = IMAGE
+    images = torch.cat([batch.images, pictures_for(vlm, 2, 1, seed=1)], dim=1)
+    longer = replace(batch, input_ids=ids, text_mask=mask, images=images)
+    longer = replace(longer, image_mask=torch.tensor([[True, True, True], [True, True, False]]))
+    before, after = vlm(batch), vlm(longer)
+    for sample in range(2):
+        length = int(before.layout.lengths[sample])
+        assert_same(after.logits[sample, :length], before.logits[sample, :length])
+
+
 # --- ways round that must not change a number -----------------------------------------------------------------------
 
 
@@ -149,7 +184,14 @@ def test_maps_are_shares_of_what_may_be_seen(vlm):
         if name.endswith(".points"):  # places (x, y) in the picture, each with a share of its own beside it
             assert weights.shape == (*output.maps[name.removesuffix("points") + "weights"].shape, 2)
             continue
+        if not name.endswith(".weights"):  # gates, and what a fusion adds to the words: its own tests tell of them
+            assert name.startswith("fusion")
+            continue
         rows = weights.sum(dim=-1)
+        if name.startswith("fusion") and not vlm.fusion.opens:
+            sees = output.layout.latest >= 0
+            assert (weights.transpose(1, 2)[~sees] == 0).all()
+            rows = rows.transpose(1, 2)[sees]
         if name.startswith("language"):
             assert (weights[~allowed.expand_as(weights)] == 0).all()
             rows = rows.transpose(1, 2)[output.layout.valid]
@@ -195,7 +237,7 @@ def test_blind_is_the_same_text_without_pictures(vlm):
 @pytest.fixture
 def speaker(vlm) -> VLM:
     """A model whose blocks outweigh the words they read, so that it does not say one word over and over."""
-    for weight in vlm.language.blocks.parameters():
+    for weight in chain(vlm.language.blocks.parameters(), vlm.fusion.parameters()):
         weight.data *= 2
     return vlm
 
@@ -240,12 +282,13 @@ def test_cached_logits_equal_uncached(vlm):
     ids = words(2, 9)
     ids[:, 2] = IMAGE
     batch = told(Batch(pictures_for(vlm, 2, 1), ids))
-    x, layout, _ = vlm._sequence(batch)
-    wanted, mask = vlm(batch).logits, layout.attention_mask()
+    x, layout, seen = vlm._sequence(batch)
+    wanted, mask = vlm(batch).logits, vlm.fusion.mask(layout)
     length = x.shape[1]
     cache = vlm.language.make_cache(length)
     for start, end in ((0, length - 5), (length - 5, length - 2), (length - 2, length - 1), (length - 1, length)):
-        hidden = vlm.language(x[:, start:end], layout.position[:, start:end], mask[:, :, start:end, :end], cache)
+        here = Layout(**{field.name: getattr(layout, field.name)[:, start:end] for field in fields(Layout)})
+        hidden = vlm._read(x[:, start:end], here, seen, mask[:, :, start:end, :end], cache)
         assert_same(vlm.language.logits(hidden), wanted[:, start:end])
 
 
@@ -379,7 +422,16 @@ def assert_gradients(model: nn.Module, loss: Tensor) -> None:
             assert (weight.grad != 0).any() or name.endswith(".k.bias"), f"the gradient of {name} is 0"
 
 
-@pytest.mark.parametrize("parts", powerset(("vision", "connector", "language")), ids="+".join)
+def choices(name: str) -> list[tuple[str, ...]]:
+    """Every choice of the parts of that design."""
+    return powerset(build(name, device="meta").parts)
+
+
+@pytest.mark.parametrize(
+    ("vlm", "parts"),
+    [pytest.param(name, parts, id=f"{name}-{'+'.join(parts)}") for name in DECODING for parts in choices(name)],
+    indirect=["vlm"],
+)
 def test_only_the_chosen_parts_learn(vlm, parts, capsys):
     vlm.train_only(*parts)
     said = capsys.readouterr().out
@@ -405,14 +457,18 @@ def test_token_count_is_the_tensor(vlm):
     batch = two_picture_batch(vlm)
     visual = vlm.connect(vlm.features(batch.images), batch)
     tokens = vlm.connector.num_tokens(grid)
-    assert visual.shape == (2, 2, tokens, vlm.config.language.width)
+    assert visual.shape == (2, 2, tokens, vlm.config.fusion.visual_width or vlm.config.language.width)
     picture = vlm.connector.layout(grid)
     assert len(picture) == len(picture.row) == len(picture.col) == tokens
     output = vlm(batch)
+    assert output.logits.shape[:2] == output.layout.kind.shape
+    if not vlm.fusion.opens:  # pictures stay out of the sequence: it is the text, and each `<image>` a word of it
+        assert output.layout.lengths.tolist() == output.layout.is_text.sum(dim=1).tolist()
+        assert output.layout.lengths.tolist() == batch.text_mask.sum(dim=1).tolist()
+        return
     texts = (batch.text_mask & (batch.input_ids != IMAGE)).sum(dim=1)
     assert output.layout.lengths.tolist() == (texts + 2 * tokens).tolist()
     assert output.layout.is_text.sum(dim=1).tolist() == texts.tolist()
-    assert output.logits.shape[:2] == output.layout.kind.shape
     for number in (0, 1):
         here = output.layout.image[0] == number
         assert output.layout.kind[0, here].tolist() == picture.kind.tolist()
