@@ -177,8 +177,9 @@ class VLM(nn.Module):
             raise ValueError(f"no part named {', '.join(sorted(unknown))}; this design has {', '.join(self.parts)}")
         for name in self.parts:
             getattr(self, name).requires_grad_(name in parts)
-        for module in [*self.vision.unread(self.config.layer), *self.connector.unread()]:
-            module.requires_grad_(False)
+        picture = self.connector.layout(self.config.vision.grid)
+        unread = [*self.vision.unread(self.config.layer), *self.connector.unread(), *self.fusion.unread(picture)]
+        nn.ModuleList(unread).requires_grad_(False)
         for name in self.parts:
             weights = list(getattr(self, name).parameters())
             learns = sum(p.numel() for p in weights if p.requires_grad)
@@ -220,8 +221,7 @@ class VLM(nn.Module):
             sample = int((counts != wanted).nonzero()[0])
             raise ValueError(
                 f"sample {sample}: {int(counts[sample])} <image> ids (id {self.image_token_id}) and "
-                f"{int(wanted[sample])} pictures; "
-                "put one <image> id into the text for each picture"
+                f"{int(wanted[sample])} pictures; put one <image> id into the text for each picture"
             )
 
 

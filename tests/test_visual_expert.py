@@ -19,7 +19,7 @@ from minivlm import VLM, Batch, build
 from minivlm.connectors.glu_projection import GLUProjection
 from minivlm.connectors.projection import LinearProjection
 from minivlm.fusion.visual_expert import VisualExpertConfig
-from minivlm.layout import Kind, Layout
+from minivlm.layout import Kind, Layout, VisualLayout
 from minivlm.model import VLMConfig
 from minivlm.pretrained.decoders import LLAMA, llama_config
 from minivlm.pretrained.keys import Rules, State, load_exactly, rename
@@ -344,6 +344,26 @@ def test_piece_by_piece_with_a_cache_equals_all_at_once(name, seed):
         hidden = ours.language(x[:, start:end], newest.position, mask[:, :, start:end, :end], cache, blocks)
         there = newest.valid
         assert_same(ours.language.logits(hidden)[there], wanted.logits[:, start:end][there])
+
+
+def test_what_no_word_is_read_off_is_known():
+    """Changing it moves no logit of a word; changing anything else of the last expert does."""
+    for name, config in CONFIGS.items():
+        ours = small(config)
+        batch = samples(ours.config.vision.image_size)
+        picture = ours.connector.layout(ours.config.vision.grid)
+        unread = ours.fusion.unread(picture)
+        before = ours(batch)
+        for part, module in ours.fusion.experts[-1].items():
+            kept = [weight.clone() for weight in module.parameters()]
+            for weight in module.parameters():
+                weight *= 2
+            moved = (ours(batch).logits - before.logits)[before.layout.is_text].abs().max() > 1e-5
+            for weight, value in zip(module.parameters(), kept, strict=True):
+                weight.copy_(value)
+            assert moved == (not any(module is other for other in unread)), (name, part)
+        assert ours.fusion.unread(VisualLayout.patches((2, 2))) == []
+        assert VisualExpertConfig(every=3).build(ours.language).unread(picture) == []  # only the first of three blocks
 
 
 def test_pictures_without_tags_are_routed_whole():

@@ -52,7 +52,7 @@ class Experts(Tapped, Fusion):
                 f"experts stand in for the parts of a pre-norm block, but this {type(decoder).__name__} is made of "
                 f"{', '.join(strange)}: take a decoder whose blocks run attention first and then the MLP"
             )
-        self.every = every
+        self.every, self.depth = every, len(decoder.blocks)
         self.experts = nn.ModuleList(
             nn.ModuleDict({name: deepcopy(parts(block)[name]) for name in routes}) for block in decoder.blocks[::every]
         )

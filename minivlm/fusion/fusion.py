@@ -39,6 +39,10 @@ class Fusion(nn.Module):
     def start_from(self, decoder: Decoder) -> None:
         """Begin as the decoder is now, where weights of this fusion are copies of the decoder's."""
 
+    def unread(self, picture: VisualLayout) -> list[nn.Module]:
+        """The modules whose output reaches no word, where a picture becomes the tokens of `picture`."""
+        return []
+
     def arrange(
         self,
         input_ids: Int[Tensor, "B T"],

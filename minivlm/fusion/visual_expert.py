@@ -60,6 +60,14 @@ class VisualExpert(Experts):
     ) -> Layout:
         return interleave(input_ids, text_mask, segments, picture, image_id, one_place=True)
 
+    def unread(self, picture: VisualLayout) -> list[nn.Module]:
+        """All but keys and values of an expert in the last block, if a tag closes the picture: then no word is read off
+        the places that it serves."""
+        if picture.kind[-1] != Kind.TAG or (self.depth - 1) % self.every:
+            return []
+        last = self.experts[-1]
+        return [last[name] for name in ("q", "out", "mlp") if name in last]
+
     def route(self, layout: Layout) -> Bool[Tensor, "B L"]:
         closes = (layout.kind == Kind.TAG) & (layout.index > 0)
         return layout.is_visual & ~closes
