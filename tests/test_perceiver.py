@@ -15,6 +15,7 @@ from transformers.models.idefics2.modeling_idefics2 import Idefics2Connector
 
 from minivlm import build
 from minivlm.connectors.perceiver import FlamingoResampler, Idefics2Resampler, IdeficsResampler, Perceiver
+from minivlm.pretrained.idefics import RESAMPLER as IDEFICS
 from minivlm.pretrained.keys import State, load_exactly, rename
 
 SIZES = [
@@ -26,17 +27,6 @@ WIDTHS = (14, 18, 10)
 GRIDS = ((2, 3), (5, 1), (4, 4))
 NOTHING_LIKE_IT = (3, 5)  # the grid that a resampler is made for does not matter
 
-IDEFICS = [
-    (r"blocks\.(\d+)\.0\.(context|latents)_layer_norm\.(.*)", r"layers.\1.\2_norm.\3"),
-    (r"blocks\.(\d+)\.0\.(q|k)_layer_norm\.(.*)", r"layers.\1.attention.\2_norm.\3"),
-    (r"blocks\.(\d+)\.0\.(q|k|v)_proj\.weight", r"layers.\1.attention.\2.weight"),
-    (r"blocks\.(\d+)\.0\.output_proj\.weight", r"layers.\1.attention.out.weight"),
-    (r"blocks\.(\d+)\.1\.ln\.(.*)", r"layers.\1.mlp_norm.\2"),
-    (r"blocks\.(\d+)\.1\.fc\.weight", r"layers.\1.mlp.up.weight"),
-    (r"blocks\.(\d+)\.1\.c_proj\.weight", r"layers.\1.mlp.down.weight"),
-    (r"latents", "latents"),
-    (r"layer_norm\.(.*)", r"norm.\1"),
-]
 IDEFICS2 = [
     (r"modality_projection\.(gate|up|down)_proj\.weight", r"enter.\1.weight"),
     (r"perceiver_resampler\.layers\.(\d+)\.input_(context|latents)_norm\.weight", r"layers.\1.\2_norm.weight"),

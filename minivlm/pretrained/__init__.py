@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from minivlm.pretrained.decoders import llama, magneto, opt, phi
+from minivlm.pretrained.idefics import idefics
 from minivlm.pretrained.keys import State, load_exactly
 from minivlm.pretrained.openclip import open_clip
 from minivlm.pretrained.qformers import blip2, instructblip
@@ -34,6 +35,7 @@ CONVERTERS: dict[str, Callable[[Any], tuple[Any, State]]] = {
     "Blip2ForConditionalGeneration": blip2,
     "InstructBlipForConditionalGeneration": instructblip,
     "Kosmos2ForConditionalGeneration": kosmos2,
+    "IdeficsForVisionText2Text": idefics,
     "CLIP": open_clip,
 }
 
@@ -43,9 +45,9 @@ def from_transformers(model: nn.Module) -> nn.Module:
 
     Takes transformers' `CLIPModel`, `CLIPVisionModel`, `SiglipModel`, `SiglipVisionModel`, `ViTModel`,
     `LlamaForCausalLM`, `OPTForCausalLM`, `PhiForCausalLM`, `Kosmos2TextForCausalLM`, `LlavaForConditionalGeneration`,
-    `Blip2ForConditionalGeneration`, `InstructBlipForConditionalGeneration`, `Kosmos2ForConditionalGeneration`, and
-    open_clip's `CLIP`. Weights are copied, device and dtype kept. Raises TypeError for another class, ValueError for a
-    variant that ours does not compute, or for keys and shapes that do not fit.
+    `Blip2ForConditionalGeneration`, `InstructBlipForConditionalGeneration`, `Kosmos2ForConditionalGeneration`,
+    `IdeficsForVisionText2Text`, and open_clip's `CLIP`. Weights are copied, device and dtype kept. Raises TypeError for
+    another class, ValueError for a variant that ours does not compute, or for keys and shapes that do not fit.
     """
     name, package = type(model).__name__, type(model).__module__.split(".")[0]
     if name not in CONVERTERS or package not in ("transformers", "open_clip"):
