@@ -175,7 +175,7 @@ DESIGNS: dict[str, Design] = {
     ),
     "honeybee_c": Design(
         "Honeybee, C-Abstractor", 2023, "arXiv:2312.06742", "CLIP ViT", "convolutions around a pooling", "interleaved",
-        lambda: mini_vlm(CAbstraction(MINI_TOKENS, width=128, depth=3)), published.honeybee_c,
+        lambda: mini_vlm(CAbstraction(MINI_TOKENS, width=128, depth=1)), published.honeybee_c,
     ),
     "honeybee_d": Design(
         "Honeybee, D-Abstractor", 2023, "arXiv:2312.06742", "CLIP ViT", "deformable attention", "interleaved",
@@ -183,7 +183,7 @@ DESIGNS: dict[str, Design] = {
     ),
     "mm1": Design(
         "MM1", 2024, "arXiv:2403.09611", "CLIP ViT", "C-Abstractor", "interleaved",
-        lambda: mini_vlm(CAbstraction(MINI_TOKENS, width=128, depth=3)), published.mm1,
+        lambda: mini_vlm(CAbstraction(MINI_TOKENS, width=128, depth=1)), published.mm1,
     ),
     "kosmos2": Design(
         "Kosmos-2", 2023, "arXiv:2306.14824", "CLIP ViT", "one cross attention", "interleaved",

@@ -123,6 +123,9 @@ class DeformableAttention(Tapped):
         """As published: the same for every query, head by head in another direction, each point a patch further out."""
         for weight in (self.offsets.weight, self.weights.weight, self.weights.bias):
             weight.zero_()
+        for layer in (self.value, self.out):
+            nn.init.xavier_uniform_(layer.weight)
+            layer.bias.zero_()
         angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
         direction = torch.stack([angles.cos(), angles.sin()], dim=1)  # (heads, 2)
         direction = direction / direction.abs().amax(dim=1, keepdim=True)
