@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from references import assert_same
+from references import assert_same, features, randomise
 from torch import Tensor
 
+from minivlm.fusion.cross_attention import IdeficsCrossAttention
 from minivlm.language.llama import Llama
+from minivlm.layout import VisualLayout
 from minivlm.pretrained import smollm2
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -64,3 +66,28 @@ def test_it_knows_the_capital_of_france(opened):
     answer = tokenizer.decode(greedy(model, prompt(tokenizer), tokenizer.eos_token_id, most=20))
     assert "Paris" in answer
     assert answer.endswith(".")
+
+
+@torch.no_grad()
+def test_it_can_be_given_eyes(opened):
+    """Layers that look at pictures, before two of its blocks: while their gates are closed its logits are the same to
+    the bit, then the words from a picture on are others."""
+    model, tokenizer = opened
+    names = list(model.state_dict())
+    sizes = dict(heads=9, visual_width=10, mlp_width=32)
+    fusion = IdeficsCrossAttention(every=len(model.blocks) // 2, **sizes, blind_mlp=False).build(model)
+    ids, image, begins = prompt(tokenizer), 0, 8
+    ids[0, begins] = image
+    mask, segments = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids)
+    layout = fusion.arrange(ids, mask, segments, VisualLayout.latents(3), image)
+    seen = fusion.look(features(1, 1, 3, 10, scale=1.0), layout)
+
+    def logits() -> Tensor:
+        return model.logits(model(model.embedding(ids), blocks=fusion.blocks(model, layout, seen)))
+
+    plain = model.logits(model(model.embedding(ids)))
+    assert torch.equal(logits(), plain)
+    randomise(fusion)
+    assert torch.equal(logits()[:, :begins], plain[:, :begins])
+    assert ((logits() - plain)[:, begins:].abs().amax(dim=-1) > 1e-2).all()
+    assert list(model.state_dict()) == names
