@@ -48,7 +48,7 @@ def newline_layout() -> VisualLayout:
 
 
 PICTURES = {"patches": VisualLayout.patches((2, 3)), "newlines": newline_layout()}
-PADDING = dict(kind=Kind.PAD, image=-1, row=-1, col=-1, index=-1, segment=-1, position=0)
+PADDING = dict(kind=Kind.PAD, image=-1, row=-1, col=-1, index=-1, segment=-1, position=0, latest=-1)
 
 
 def slow_layout(texts: Texts, picture: VisualLayout) -> list[list[dict]]:
@@ -66,6 +66,7 @@ def slow_layout(texts: Texts, picture: VisualLayout) -> list[list[dict]]:
                 places.append(dict(kind=Kind.TEXT, image=-1, row=-1, col=-1, index=i, segment=segment))
         for place, position in zip(places, slow_positions(places), strict=True):
             place["position"] = position
+            place["latest"] = max(other["image"] for other in places[: places.index(place) + 1])
         samples.append(places)
     return samples
 
@@ -122,6 +123,43 @@ def test_predecessor_is_the_last_position_that_a_word_sees(seed):
         for place in range(length):
             seen = mask[b, place, :place].nonzero().flatten().tolist()
             assert before[b, place] == (seen[-1] if seen else -1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_encoder_sees_all_of_its_sample(seed):
+    layout = layout_of(random_texts(seed), PICTURES["patches"])
+    for mask, length in zip(layout.encoder_mask()[:, 0], layout.lengths.tolist(), strict=True):
+        assert mask[:length, :length].all() and mask.sum() == length**2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_place_that_follows(seed):
+    """The next word of the last question."""
+    texts = random_texts(seed)
+    layout = layout_of(texts, PICTURES["patches"])
+    for sample, places in enumerate(slow_layout(texts, PICTURES["patches"])):
+        said = dict(kind=Kind.TEXT, image=-1, row=-1, col=-1, index=-1, segment=places[-1]["segment"])
+        said |= dict(position=slow_positions([*places, said])[-1], latest=places[-1]["latest"])
+        for field in fields(Layout):
+            assert getattr(layout.following(), field.name)[sample].tolist() == [said[field.name]], field.name
+
+
+@pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
+@pytest.mark.parametrize("seed", range(20))
+def test_patches_of_a_picture_may_share_one_place(seed, picture):
+    """In a row of patches only the first counts; a newline does, and the patch behind it."""
+    texts = random_texts(seed)
+    layout = interleave(texts.ids, texts.mask, texts.segments, picture, IMAGE, one_place=True)
+    for sample, places in enumerate(slow_layout(texts, picture)):
+        kept = []
+        for i, place in enumerate(places):
+            patches = place["kind"] == Kind.PATCH and i > 0 and places[i - 1]["kind"] == Kind.PATCH
+            if not (patches and places[i - 1]["image"] == place["image"]):
+                kept.append(place)
+            place["stands_for"] = len(kept) - 1
+        positions = slow_positions(kept)
+        wanted = [positions[place["stands_for"]] for place in places]
+        assert layout.position[sample, : len(places)].tolist() == wanted
 
 
 def test_predecessor_where_nothing_is_shared():

@@ -29,7 +29,7 @@ def designs_table() -> str:
         if design.answers:
             cost = budget(name)
             height, width = cost.image_size
-            counted = f"{cost.visual_tokens:,} ({height}x{width}) | {cost.weights['connector'] / 1e6:.1f} M"
+            counted = f"{cost.visual_tokens:,} ({height}x{width}) | {cost.weights.get('connector', 0) / 1e6:.1f} M"
         place = design.paper.replace("arXiv:", "arxiv.org/abs/")
         system = f"[{design.title}](https://{place}) ({design.year})"
         lines.append(f"| `{name}` | {system} | {design.connector} | {design.fusion} | {counted} |")
