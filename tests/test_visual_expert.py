@@ -23,6 +23,7 @@ from minivlm.layout import Kind, Layout, VisualLayout
 from minivlm.model import VLMConfig
 from minivlm.pretrained.decoders import LLAMA, llama_config
 from minivlm.pretrained.keys import Rules, State, load_exactly, rename
+from minivlm.storage import warm_start
 from minivlm.vision.vit import ViTConfig, eva2_vit
 
 pytestmark = pytest.mark.usefixtures("no_graph")
@@ -283,6 +284,13 @@ def test_experts_that_are_copies_change_nothing(name, seed):
             attention_mask=torch.ones(1, length, dtype=torch.long),
         )
         assert_same(output.logits[sample, :length], said.logits[0])
+
+
+def test_a_warm_start_begins_with_copies():
+    ours = warm_start(build("cogvlm", device="cpu"))
+    for expert, block in zip(ours.fusion.experts, ours.language.blocks, strict=True):
+        assert torch.equal(expert["q"].weight, block.attention.q.weight)
+        assert torch.equal(expert["mlp"].down.weight, block.mlp.down.weight)
 
 
 def test_copies_do_not_share_memory_with_the_decoder():
