@@ -319,14 +319,15 @@ def test_the_code_behind_a_notebook_is_followed_through_imports(tmp_path: Path):
 
 def test_the_fingerprint_changes_with_what_is_reached_and_with_nothing_else(tmp_path: Path):
     root = package(tmp_path, a="x = 1", b="y = 1")
-    notebook = new_notebook(
-        cells=[new_markdown_cell(f"1 s {MARKER}"), new_code_cell("%matplotlib inline\nimport pack.a")]
-    )
+    notebook = new_notebook(cells=[new_markdown_cell("What is x?"), new_code_cell("%matplotlib inline\nimport pack.a")])
     before = fingerprint(notebook, root)
     (root / "b.py").write_text("y = 2")
-    notebook.cells[0].source = f"2 s {MARKER}"
+    notebook.cells[0].source = "What could x be?"
     notebook.cells[1].execution_count = 5
     assert fingerprint(notebook, root) == before
+    notebook.cells[1].source += "\npack.a.x"
+    assert fingerprint(notebook, root) != before
+    before = fingerprint(notebook, root)
     (root / "a.py").write_text("x = 2")
     changed = fingerprint(notebook, root)
     assert changed != before

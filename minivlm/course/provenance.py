@@ -1,9 +1,10 @@
-"""What a notebook's outputs came from: a fingerprint of its cells and of everything in the package that they reach.
+"""What a notebook's outputs came from: a fingerprint of its code and of everything in the package that it reaches.
 
 The files are found without running anything: those the cells import, those these import, and so on. A name taken from
 an `__init__.py`, such as `minivlm.setup`, counts as the file that defines it; the `__init__.py` itself, a list of
 names, does not count. To that come the checks of its exercises, found by their ids, and the package's data (trained
-weights, word lists). Comments and docstrings count as well, because lessons show source code.
+weights, word lists). Comments and docstrings count as well, because lessons show source code. The text between the
+cells does not: it can be mended without a run.
 """
 
 from __future__ import annotations
@@ -16,19 +17,17 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from minivlm.course.times import without_time
-
 PACKAGE = Path(__file__).parents[1]
 DATA = (".safetensors", ".json", ".txt")
 _EXERCISE = re.compile(r"\bexercise\(\"(\d\d)\.")
 
 
 def fingerprint(notebook: NotebookNode, package: Path = PACKAGE) -> str:
-    """SHA-256 of the cells' sources, less the line of measured times, and of the package's files that they reach."""
+    """SHA-256 of the code cells, and of the package's files that they reach."""
     digest = hashlib.sha256()
-    for cell in notebook.cells:
-        digest.update(f"{cell.cell_type}\n{without_time(cell.source)}\n".encode())
     cells = [plain(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in cells:
+        digest.update(f"{cell}\n".encode())
     code = reached(cells, package)
     for lesson in sorted({number for cell in cells for number in _EXERCISE.findall(cell)}):
         code |= reached([f"import {package.name}.course.checks.l{lesson}"], package)

@@ -50,7 +50,3 @@ def record(notebook: Path, scale: str, seconds: float, peak_mb: float, device: s
 def with_time(source: str, line: str) -> str:
     """`source` with its marked line, if it has one, replaced by `line`."""
     return _LINE.sub(line, source)
-
-
-def without_time(source: str) -> str:
-    return with_time(source, MARKER)
