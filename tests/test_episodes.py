@@ -40,6 +40,12 @@ def test_a_rule_tells_the_cases_of_an_episode_and_both_kinds_occur():
     told = [rules(episodes, i) for i in range(len(episodes))]
     assert all(told)
     assert {"color"} in told and {"shape"} in told
+    colors, shapes = (getattr(SINGLE, name)[episodes.scene, 0].unique() for name in ("color", "shape"))
+    assert (len(colors), len(shapes)) == (10, 8)
+    assert {label for pair in episodes.labels for label in pair} == set(LABELS)
+    for name in ("color", "shape"):  # every value is one that a rule is about
+        about = [episodes.scene[i] for i in range(len(episodes)) if told[i] == {name}]
+        assert len(getattr(SINGLE, name)[torch.stack(about), 0].unique()) == {"color": 10, "shape": 8}[name]
     both = episodes.answer.float().mean(dim=1)
     assert ((both > 0) & (both < 1)).float().mean() == pytest.approx(1 - 2 * 0.5**5, abs=0.05)
 
