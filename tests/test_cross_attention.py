@@ -304,19 +304,19 @@ def test_a_question_does_not_see_the_picture_of_another(config, looks):
 def test_generation_looks_at_its_pictures_once(config, decoder):
     """Keys and values are made once, however many words are said, and what is said is as if all were read again."""
     model = randomise(small_vlm(config, decoder))
-    model.config = replace(model.config, eos_id=0)
+    given = Batch(pictures(2, 2, 3, 16, 16), torch.tensor([[W, I, 7, 8, I, 9], [I, 11, 12, I, 13, 14]]))
+    longer = given
+    for _ in range(5):
+        word = model(longer).logits[:, -1:].argmax(dim=-1)
+        longer = replace(longer, input_ids=torch.cat([longer.input_ids, word], dim=1))
+    wanted = longer.input_ids[:, -5:]
+    model.config = replace(model.config, eos_id=next(word for word in range(64) if word not in wanted))
     calls = Counter()
     for layer in model.fusion.layers:
         for name in "qkv":
             getattr(layer.attention, name).register_forward_hook(lambda *_, name=name: calls.update([name]))
-    given = Batch(pictures(2, 2, 3, 16, 16), torch.tensor([[W, I, 7, 8, I, 9], [I, 11, 12, I, 13, 14]]))
-    said = model.generate(given, max_new_tokens=5)
-    assert said.shape == (2, 5)
+    assert torch.equal(model.generate(given, max_new_tokens=5), wanted)
     assert calls == {"q": 2 * 5, "k": 2, "v": 2}
-    for _ in range(5):
-        word = model(given).logits[:, -1:].argmax(dim=-1)
-        given = replace(given, input_ids=torch.cat([given.input_ids, word], dim=1))
-    assert torch.equal(said, given.input_ids[:, -5:])
 
 
 # --- what is recorded -----------------------------------------------------------------------------------------------

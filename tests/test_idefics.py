@@ -109,6 +109,7 @@ def test_the_configuration_is_theirs():
     assert config.fusion == wanted
     assert config.language.vocab_size == 67
     assert (config.layer, config.class_token, config.vision.activation) == (-1, True, "gelu")
+    assert [from_transformers(idefics(seed)).config.language.tied for seed in range(3)] == [False, False, True]
 
 
 @pytest.mark.parametrize(
