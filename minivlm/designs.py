@@ -114,8 +114,9 @@ def _siglip_mini() -> SigLIPConfig:
 
 def _d_abstraction_mini() -> DAbstraction:
     """Points a patch or two away, as four are on the published grid of 24 rows; wired as one reads the paper. With the
-    wiring of the released configuration it does not learn shapes within the steps that all others need."""
-    return DAbstraction(MINI_TOKENS, width=96, depth=2, heads=4, points=2, mlp_width=384, pooled="tgt")
+    wiring of the released configuration it does not learn shapes within the steps that all others need, and with two
+    layers it does for some seeds only."""
+    return DAbstraction(MINI_TOKENS, width=96, depth=1, heads=4, points=2, mlp_width=384, pooled="tgt")
 
 
 DESIGNS: dict[str, Design] = {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from minivlm import DESIGNS, Batch, budget, build
 
-SPEAKING = [name for name, design in DESIGNS.items() if design.fusion == "interleaved"]
+SPEAKING = [name for name, design in DESIGNS.items() if design.answers]
 
 
 @pytest.mark.parametrize("preset", ["mini", "published"])
@@ -19,19 +20,36 @@ def test_weights_are_those_of_the_parts(name, preset):
     assert sum(counted.weights.values()) == sum(p.numel() for p in model.parameters())
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("name", SPEAKING)
 def test_visual_tokens_and_cache_are_those_of_a_real_sequence(name):
-    """The cache of a real forward pass holds as many numbers as the budget says, at two bytes each."""
+    """The cache of a real forward pass holds as many numbers as the budget says, at two bytes each; so do the keys and
+    values of pictures that are kept beside it."""
     counted, model = budget(name, "mini", words=9), build(name, device="cpu")
     ids = torch.cat([torch.tensor([[model.image_token_id]]), torch.full((1, 9), 300)], dim=1)
-    layout = model(Batch(torch.rand(1, 1, 3, 64, 64), ids, instruction=ids)).layout
-    assert int(layout.is_visual.sum()) == counted.visual_tokens
-    assert layout.kind.shape[1] == counted.visual_tokens + 9
-    cache = model.language.make_cache(100)
-    mask = torch.ones(1, 1, layout.kind.shape[1], layout.kind.shape[1], dtype=torch.bool)
-    model.language(torch.rand(1, layout.kind.shape[1], model.config.language.width), mask=mask, cache=cache)
+    batch = Batch(torch.rand(1, 1, 3, 64, 64), ids, instruction=ids)
+    assert model.connect(model.features(batch.images), batch).shape[:3].numel() == counted.visual_tokens
+    x, layout, seen = model._sequence(batch)
+    assert x.shape[1] == counted.positions
+    assert int(layout.is_visual.sum()) == (counted.visual_tokens if model.fusion.opens else 0)
+    cache, blocks = model.language.make_cache(100), model.fusion.blocks(model.language, layout, seen)
+    model.language(x, layout.position, model.fusion.mask(layout), cache, blocks)
     kept = sum(x[:, :, : layer.length].numel() for layer in cache for x in (layer.k, layer.v))
-    assert counted.cache_bytes == 2 * kept
+    beside = sum(x.numel() for both in (seen.keys_and_values if seen else ()) for x in both)
+    assert counted.cache_bytes == 2 * (kept + beside)
+    assert counted.text_cache_bytes == 2 * kept // counted.positions * 9
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", SPEAKING)
+def test_operations_are_those_of_a_real_pass(name):
+    counted, model = budget(name, "mini", words=9), build(name, device="cpu")
+    ids = torch.cat([torch.tensor([[model.image_token_id]]), torch.full((1, 9), 300)], dim=1)
+    batch = Batch(torch.rand(1, 1, 3, 64, 64), ids, instruction=ids[:, 1:])
+    model.requires_grad_(False)  # or the counter looks for the history of weights
+    with FlopCounterMode(display=False) as counter:
+        model(batch, capture=True)  # explicitly: torch does not count the fused attention of a CPU
+    assert sum(counted.flops.values()) == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_operations_are_those_counted_by_hand():

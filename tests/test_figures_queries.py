@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from matplotlib.colors import to_rgba
 from references import pictures, words
 from test_queries import config_of, output_of, shares
 
-from minivlm import Batch, build
+from minivlm import Batch
+from minivlm.connectors.d_abstractor import DAbstraction
+from minivlm.designs import configure
 from minivlm.figures import PALETTE, query_maps, query_similarity, question_maps, receptive_fields, sampling_points
 from minivlm.queries import query_statistics
 
@@ -74,7 +78,8 @@ def test_how_alike_queries_are_is_drawn_and_said(weights):
 @torch.no_grad()
 def test_points_are_drawn_where_they_are_and_as_large_as_they_weigh():
     torch.manual_seed(0)
-    model = build("honeybee_d", device="cpu")
+    connector = DAbstraction(16, width=32, depth=2, heads=4, points=4, mlp_width=32)
+    model = replace(configure("honeybee_d"), connector=connector).build()
     ids = words(2, 6)
     ids[:, [1, 3]] = model.image_token_id
     images = pictures(2, 2, 3, 64, 64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from minivlm.vision.vit import clip_vit
 LOOKING = {  # what stands beside the patches among the keys of each design that has queries
     "blip2": ["class token"],
     "instructblip": ["class token"],
-    "flamingo_resampler": ["queries"],
+    **dict.fromkeys(("flamingo_resampler", "flamingo", "open_flamingo", "idefics"), ["queries"]),
     "qwen_vl": [],
     "kosmos2": ["class token", "queries"],
     "llama_vid": [],
@@ -28,7 +28,7 @@ SPEAKING = {name: design.mini() for name, design in DESIGNS.items() if isinstanc
 
 def output_of(**maps: torch.Tensor) -> Output:
     """Of two samples, with these maps of a connector."""
-    layout = Layout(*(torch.zeros(2, 5, dtype=torch.long) for _ in range(7)))
+    layout = Layout(*(torch.zeros(2, 5, dtype=torch.long) for _ in fields(Layout)))
     return Output(torch.zeros(2, 5, 9), None, layout, {f"connector.{k}.weights": v for k, v in maps.items()})
 
 

@@ -23,13 +23,16 @@ def designs_table() -> str:
     from minivlm.budget import budget
     from minivlm.designs import DESIGNS
 
-    lines = ["| name | system | connector | fusion | visual tokens | connector weights |", "|---|---|---|---|---|---|"]
+    head = ("name", "system", "connector", "fusion", "visual tokens", "connector weights", "fusion weights")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, design in DESIGNS.items():
-        counted = "one vector a picture | -"
+        counted = "one vector a picture | - | -"
         if design.answers:
             cost = budget(name)
             height, width = cost.image_size
-            counted = f"{cost.visual_tokens:,} ({height}x{width}) | {cost.weights.get('connector', 0) / 1e6:.1f} M"
+            parts = [cost.weights.get(part, 0) for part in ("connector", "fusion")]
+            weights = " | ".join(f"{count / 1e6:,.1f} M" if count else "-" for count in parts)
+            counted = f"{cost.visual_tokens:,} ({height}x{width}) | {weights}"
         place = design.paper.replace("arXiv:", "arxiv.org/abs/")
         system = f"[{design.title}](https://{place}) ({design.year})"
         lines.append(f"| `{name}` | {system} | {design.connector} | {design.fusion} | {counted} |")
