@@ -305,6 +305,8 @@ def test_copies_do_not_share_memory_with_the_decoder():
 def test_without_a_picture_it_is_the_untouched_decoder_to_the_bit(name):
     ours, ids = small(CONFIGS[name]), words(2, 9)
     assert torch.equal(ours(Batch(None, ids)).logits, ours.language.logits(ours.language(ours.language.embedding(ids))))
+    layout = ours._sequence(Batch(None, ids))[1]
+    assert ours.fusion.blocks(ours.language, layout, None) == list(ours.language.blocks)
 
 
 def test_routing_changes_its_modality_only():
