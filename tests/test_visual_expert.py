@@ -36,7 +36,7 @@ CONFIGS = {
     "MLPs only": VisualExpertConfig(routes=("mlp",)),
     "every second block": VisualExpertConfig(every=2),
 }
-TRIED = [("CogVLM", 0), ("CogVLM", 1), ("CogVLM", 2), ("CogVLM2", 1), ("MLPs only", 2), ("every second block", 0)]
+TRIED = [("CogVLM", 0), ("CogVLM", 1), ("CogVLM", 2), ("CogVLM2", 1), ("MLPs only", 1), ("every second block", 0)]
 
 
 # --- the reference ----------------------------------------------------------------------------------------------------
