@@ -145,7 +145,7 @@ def test_a_run_that_was_killed_while_writing_leaves_no_result(compared, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("minivlm.compare.os.replace", killed)
+        patch.setattr("minivlm.storage.os.replace", killed)
         compare([], seeds=(3,), folder=folder, **SMOKE)
     assert not path.exists() and len(collect(folder, "smoke", folder.parent / "some.json")) == 5
     assert compare([], seeds=(3,), folder=folder, **SMOKE) == [results[2]]

@@ -202,7 +202,6 @@ BREACHES = {
     "an explorer alone": (explores("A slider at 3."), "static_first", "cell 5: budget_explorer has no static"),
     "an explorer after words": (explores("A.", before="w"), "static_first", "cell 6: budget_explorer has no static"),
     "a mute explorer": (explores("VBox(children=())", before="p"), "static_first", "cell 6: budget_explorer leaves no"),
-    "text changed after the run": (replace(2, "## Idea", "## Ideas"), "fresh", "come from other code"),
     "code changed after the run": (replace(3, "0.50", "0.51"), "fresh", "run `python -m minivlm.course.run --commit"),
     "never committed": (lambda notebook: notebook.metadata.pop("minivlm"), "fresh", "never committed"),
 }  # fmt: skip
