@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import transformers
-from references import LAST_ID, assert_same, pictures, randomise, vision_sizes, words
+from flamingos import assert_speaks_like, several_pictures
+from references import assert_same, randomise, vision_sizes
 from torch import Tensor, nn
 
 from minivlm import VLM, Batch, from_transformers
@@ -47,16 +48,6 @@ def idefics(seed: int = 0, scale: float = 1.0, perceiver: dict | None = None, **
     return model
 
 
-def batch(model: nn.Module) -> Batch:
-    """A sample with three pictures, and a shorter one with two, padded; words before, between and behind."""
-    ids, mask = words(2, 10), torch.ones(2, 10, dtype=torch.bool)
-    ids[0, [2, 4, 5]] = ids[1, [0, 3]] = IMAGE
-    mask[1, 7:] = False
-    side = model.config.vision_config.image_size
-    there = torch.tensor([[True, True, True], [True, True, False]])
-    return Batch(pictures(2, 3, 3, side, side), ids, text_mask=mask, image_mask=there)
-
-
 def latest_picture(batch: Batch) -> Tensor:
     """The rule of their processor, word by word: each sees the picture begun last, (B, T, M)."""
     sees = torch.zeros(*batch.input_ids.shape, batch.images.shape[1], dtype=torch.long)
@@ -79,7 +70,9 @@ def theirs_of(model: nn.Module, given: Batch) -> Tensor:
 
 def test_idefics(seed, scale):
     theirs = idefics(seed, scale)
-    ours, given = from_transformers(theirs), batch(theirs)
+    ours = from_transformers(theirs)
+    assert ours.image_token_id == IMAGE
+    given = several_pictures(ours)
     assert isinstance(ours, VLM) and ours.image_token_id == IMAGE
     output = ours(given)
     assert_same(output.logits[given.text_mask], theirs_of(theirs, given)[given.text_mask])
@@ -88,17 +81,8 @@ def test_idefics(seed, scale):
 
 
 def test_generation(seed):
-    """Greedily, word by word, theirs reading everything again each time."""
     theirs = idefics(seed)
-    ours, given = from_transformers(theirs), batch(theirs)
-    given = replace(given, input_ids=given.input_ids[:, :7], text_mask=given.text_mask[:, :7])
-    ours.config = replace(ours.config, eos_id=LAST_ID + 1)  # said by chance, if ever
-    said = ours.generate(given, max_new_tokens=4)
-    for step in range(4):
-        word = theirs_of(theirs, given)[:, -1].argmax(dim=-1)
-        assert torch.equal(said[:, step], word)
-        longer = torch.cat([given.input_ids, word[:, None]], dim=1)
-        given = replace(given, input_ids=longer, text_mask=torch.ones_like(longer, dtype=torch.bool))
+    assert_speaks_like(from_transformers(theirs), partial(theirs_of, theirs))
 
 
 def test_the_configuration_is_theirs():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 
 import pytest
-import torch
 import transformers
-from flamingos import GATED_LAYER, RESAMPLER, split_keys_and_values
-from references import IMAGE_ID, LAST_ID, assert_same, llama_sizes, pictures, randomise, vision_sizes, words
+from flamingos import GATED_LAYER, RESAMPLER, assert_speaks_like, several_pictures, split_keys_and_values
+from references import IMAGE_ID, assert_same, llama_sizes, randomise, vision_sizes
 from torch import Tensor, nn
 
 from minivlm import VLM, Batch
@@ -102,15 +101,6 @@ def _renamed(state: State, every: int) -> State:
     }
 
 
-def batch(model: VLM) -> Batch:
-    """A sample with three pictures, and a shorter one with two, padded; words before, between and behind."""
-    ids, mask = words(2, 10), torch.ones(2, 10, dtype=torch.bool)
-    ids[0, [2, 4, 5]] = ids[1, [0, 3]] = IMAGE_ID
-    mask[1, 7:] = False
-    there = torch.tensor([[True, True, True], [True, True, False]])
-    return Batch(pictures(2, 3, 3, *model.config.vision.image_size), ids, text_mask=mask, image_mask=there)
-
-
 def theirs_of(model: nn.Module, given: Batch) -> Tensor:
     return model(given.images[:, :, None], given.input_ids, attention_mask=given.text_mask.long()).logits
 
@@ -118,22 +108,12 @@ def theirs_of(model: nn.Module, given: Batch) -> Tensor:
 def test_open_flamingo(seed, scale):
     theirs = open_flamingo(seed, scale)
     ours = converted(theirs, seed)
-    given = batch(ours)
+    given = several_pictures(ours)
     output = ours(given)
     assert_same(output.logits[given.text_mask], theirs_of(theirs, given)[given.text_mask])
     assert len(ours.fusion.layers) == DEPTH[seed] // EVERY[seed]
 
 
 def test_generation(seed):
-    """Greedily, word by word, theirs reading everything again each time."""
     theirs = open_flamingo(seed)
-    ours = converted(theirs, seed)
-    given = batch(ours)
-    given = replace(given, input_ids=given.input_ids[:, :7], text_mask=given.text_mask[:, :7])
-    ours.config = replace(ours.config, eos_id=LAST_ID + 1)  # said by chance, if ever
-    said = ours.generate(given, max_new_tokens=4)
-    for step in range(4):
-        word = theirs_of(theirs, given)[:, -1].argmax(dim=-1)
-        assert torch.equal(said[:, step], word)
-        longer = torch.cat([given.input_ids, word[:, None]], dim=1)
-        given = replace(given, input_ids=longer, text_mask=torch.ones_like(longer, dtype=torch.bool))
+    assert_speaks_like(converted(theirs, seed), partial(theirs_of, theirs))
