@@ -14,10 +14,12 @@ from minivlm.explore import (
     Explorer,
     attention_explorer,
     budget_explorer,
+    experts_explorer,
     queries_explorer,
     questions_explorer,
     similarity_explorer,
 )
+from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.model import ConnectorConfig, Output, VLMConfig
 
 DIALOG = [("what color is the circle ?", "red"), ("is there a red circle ?", "no")]
@@ -85,10 +87,34 @@ def questions() -> Explorer:
     return questions_explorer(outputs, PAIRS, config)
 
 
+def blended() -> tuple[Batch, dict[float, Output]]:
+    """Two pictures with two questions each, and what a tiny model answers with its experts as they began, halfway to
+    others, and there."""
+    dialogs = [[(QUESTIONS[0], "red"), (QUESTIONS[1], "left")], [(QUESTIONS[2], "no"), (QUESTIONS[0], "blue")]]
+    batch = Batch.pack(tiny.TOKENIZER, dialogs, images=PAIRS[..., :16, :16])
+    torch.manual_seed(1)
+    model = replace(tiny.vlm().config, fusion=VisualExpertConfig()).build()
+    for weights in model.language.parameters():
+        torch.nn.init.normal_(weights, std=0.5)
+    outputs = {}
+    for share in (0.0, 0.5, 1.0):
+        model.fusion.start_from(model.language)
+        with torch.no_grad():
+            for weights in model.fusion.parameters():
+                weights += share * torch.randn(weights.shape, generator=torch.Generator().manual_seed(2))
+            outputs[share] = model(batch)
+    return batch, outputs
+
+
+def experts() -> Explorer:
+    return experts_explorer(*blended(), tiny.TOKENIZER.decode)
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
     "budget": budget,
     "queries": queries,
     "questions": questions,
+    "experts": experts,
 }

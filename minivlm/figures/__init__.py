@@ -6,6 +6,8 @@ from minivlm.figures.budget import budget_bars
 from minivlm.figures.common import PALETTE, show
 from minivlm.figures.contrast import match_probabilities, similarity, zero_shot_bars
 from minivlm.figures.designs import design_map
+from minivlm.figures.experts import likely_answers, moved_parts, retention, sights
+from minivlm.figures.fusion import route_mosaic
 from minivlm.figures.lines import lines
 from minivlm.figures.queries import query_maps, query_similarity, question_maps, receptive_fields, sampling_points
 from minivlm.figures.tokens import token_strip
@@ -21,16 +23,21 @@ __all__ = [
     "curves",
     "design_map",
     "heat_maps",
+    "likely_answers",
     "lines",
     "match_probabilities",
+    "moved_parts",
     "picture_grid",
     "picture_share",
     "query_maps",
     "query_similarity",
     "question_maps",
     "receptive_fields",
+    "retention",
+    "route_mosaic",
     "sampling_points",
     "show",
+    "sights",
     "similarity",
     "token_strip",
     "words_of_patch",
