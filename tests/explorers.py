@@ -10,17 +10,21 @@ import torch
 from minivlm.batch import Batch
 from minivlm.connectors.cross_resampler import QwenVLResampler
 from minivlm.connectors.perceiver import FlamingoResampler
+from minivlm.evaluate import Score
 from minivlm.explore import (
     Explorer,
     attention_explorer,
     budget_explorer,
     experts_explorer,
+    gates_explorer,
     queries_explorer,
     questions_explorer,
     similarity_explorer,
 )
+from minivlm.fusion.cross_attention import FlamingoCrossAttention
 from minivlm.fusion.visual_expert import VisualExpertConfig
-from minivlm.model import ConnectorConfig, Output, VLMConfig
+from minivlm.gates import forced
+from minivlm.model import VLM, ConnectorConfig, Output, VLMConfig
 
 DIALOG = [("what color is the circle ?", "red"), ("is there a red circle ?", "no")]
 PANELS = {"before": torch.eye(3).roll(1, dims=0), "trained": torch.tensor([[0.9, 0, 0], [0, 0.5, 0.6], [0, 0, 0.7]])}
@@ -110,6 +114,32 @@ def experts() -> Explorer:
     return experts_explorer(*blended(), tiny.TOKENIZER.decode)
 
 
+def flamingo() -> VLM:
+    """A tiny one with a layer before each of two blocks, its weights drawn large, its gates open both ways."""
+    fusion = FlamingoCrossAttention(every=1, heads=2, head_dim=8, visual_width=16)
+    connector = FlamingoResampler(3, depth=1, heads=2, head_dim=8)
+    torch.manual_seed(1)
+    model = replace(tiny.vlm().config, connector=connector, fusion=fusion).build()
+    for weights in model.parameters():
+        torch.nn.init.normal_(weights, std=0.5)
+    return model
+
+
+def gated() -> tuple[Batch, dict[float, Output], dict[float, Score]]:
+    """Two pictures with a question each, what a tiny model answers with its gates shut, half as far open as they are,
+    and as they are, and made-up scores of it."""
+    dialogs = [[(QUESTIONS[0], "red")], [(QUESTIONS[2], "no")]]
+    batch, model, outputs = Batch.pack(tiny.TOKENIZER, dialogs, images=PAIRS[..., :16, :16]), flamingo(), {}
+    for times in (0.0, 0.5, 1.0):
+        with forced(model, times), torch.no_grad():
+            outputs[times] = model(batch)
+    return batch, outputs, {times: Score(int(10 * times) + 3, 40, 0.5) for times in outputs}
+
+
+def gates() -> Explorer:
+    return gates_explorer(*gated(), tiny.TOKENIZER.decode)
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -117,4 +147,5 @@ ALL = {
     "queries": queries,
     "questions": questions,
     "experts": experts,
+    "gates": gates,
 }

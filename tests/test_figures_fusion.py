@@ -11,8 +11,7 @@ from matplotlib.colors import to_rgba
 from references import pictures, randomise, words
 
 from minivlm import Batch, build
-from minivlm.figures import PALETTE
-from minivlm.figures.fusion import residual_shares, route_mosaic, sight_matrix
+from minivlm.figures import PALETTE, gate_curves, residual_shares, route_mosaic, sight_matrix
 from minivlm.model import VLM, Output
 
 
@@ -52,7 +51,7 @@ def test_a_word_sees_what_the_matrix_shows():
             wanted = sum(float(heads[place, here].sum()) for layer in maps for heads in layer) / 8
             assert drawn[place, picture] == pytest.approx(wanted, abs=1e-6)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels[2] == "<image> (1)" or labels[2] == "<image>"
+    assert (labels[2], labels[5]) == ("<image>", "<image> (2)")
     assert labels[3] == f"w{int(batch.input_ids[0, 3])}"
     assert alt == "picture 1 is looked at by 3 words; picture 2 is looked at by 3 words; 2 words of 8 see no picture."
 
@@ -76,6 +75,18 @@ def test_shares_are_those_of_the_updates_lengths(name):
         assert bar == pytest.approx(sum(shares) / len(shares), rel=1e-4)
         assert f"layer {layer + 1} {bar:.0%}" in alt
     assert len(bars) == 2 and bars[0] != pytest.approx(bars[1], abs=0.01)
+
+
+def test_a_gate_has_a_curve_of_its_values_and_zero_is_drawn():
+    gates = {"layer 1, look": [0.0, 0.125, 0.25], "layer 1, MLP": [0.0, -0.5, -0.375]}
+    figure, alt = gate_curves(gates)
+    zero, *drawn = figure.axes[0].lines
+    assert list(zero.get_ydata()) == [0, 0]
+    assert {line.get_label(): list(line.get_ydata()) for line in drawn} == gates
+    assert len({line.get_color() for line in drawn}) == 2
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(gates)
+    assert alt.startswith("How far gates are open in 3 steps: layer 1, look goes from +0.00 to +0.25; ")
+    assert alt.endswith("; layer 1, MLP goes from +0.00 to -0.38.")
 
 
 @pytest.mark.parametrize("name", ["cogvlm", "beit3"])

@@ -4,12 +4,14 @@ from minivlm.explore.base import Explorer
 from minivlm.explore.connectors import queries_explorer, questions_explorer
 from minivlm.explore.experts import experts_explorer
 from minivlm.explore.explorers import attention_explorer, budget_explorer, similarity_explorer
+from minivlm.explore.fusion import gates_explorer
 
 __all__ = [
     "Explorer",
     "attention_explorer",
     "budget_explorer",
     "experts_explorer",
+    "gates_explorer",
     "queries_explorer",
     "questions_explorer",
     "similarity_explorer",

@@ -7,7 +7,7 @@ from minivlm.figures.common import PALETTE, show
 from minivlm.figures.contrast import match_probabilities, similarity, zero_shot_bars
 from minivlm.figures.designs import design_map
 from minivlm.figures.experts import likely_answers, moved_parts, retention, sights
-from minivlm.figures.fusion import route_mosaic
+from minivlm.figures.fusion import gate_curves, residual_shares, route_mosaic, sight_matrix
 from minivlm.figures.lines import lines
 from minivlm.figures.queries import query_maps, query_similarity, question_maps, receptive_fields, sampling_points
 from minivlm.figures.tokens import token_strip
@@ -22,6 +22,7 @@ __all__ = [
     "budget_bars",
     "curves",
     "design_map",
+    "gate_curves",
     "heat_maps",
     "likely_answers",
     "lines",
@@ -33,10 +34,12 @@ __all__ = [
     "query_similarity",
     "question_maps",
     "receptive_fields",
+    "residual_shares",
     "retention",
     "route_mosaic",
     "sampling_points",
     "show",
+    "sight_matrix",
     "sights",
     "similarity",
     "token_strip",

@@ -1,19 +1,20 @@
-"""Where vision meets language: which words see which picture, how much of a state comes from pictures, and whose maps
-each place passes."""
+"""Where vision meets language: which words see which picture, how much of a state comes from pictures, how far gates
+open, and whose maps each place passes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from minivlm.batch import Batch
-from minivlm.figures.common import PALETTE, told_apart, words_at
+from minivlm.figures.common import PALETTE, colours, told_apart, words_at
 from minivlm.layout import Kind
 from minivlm.model import Output
 
@@ -32,7 +33,9 @@ def sight_matrix(
     pictures = int(batch.num_images.max())
     length, own = int(output.layout.lengths[sample]), int(batch.num_images[sample])
     shares = seen.unflatten(1, (pictures, -1)).sum(dim=2)[:length, :own]  # (words, pictures)
-    words = told_apart(words_at(batch, output, lambda ids: decode(ids) or "<image>", sample, range(length)))
+    words = words_at(batch, output, decode, sample, range(length))
+    begins = (output.layout.image[sample, :length] >= 0).tolist()
+    words = told_apart(["<image>" if begin else word for word, begin in zip(words, begins, strict=True)])
     figure, axes = plt.subplots(figsize=(1.9 + 0.5 * own, 1.0 + 0.22 * length), layout="constrained")
     drawn = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
     axes.set_xticks(range(own), [f"picture {m + 1}" for m in range(own)], rotation=60, ha="right", fontsize=8)
@@ -64,6 +67,20 @@ def residual_shares(output: Output) -> tuple[Figure, str]:
 def _share(cross: Float[Tensor, "B L D"], own: Float[Tensor, "B L D"], sees: Tensor) -> float:
     lengths = cross.norm(dim=-1)[sees], own.norm(dim=-1)[sees]  # (places,) each
     return float((lengths[0] / (lengths[0] + lengths[1])).mean())
+
+
+def gate_curves(gates: Mapping[str, Sequence[float]]) -> tuple[Figure, str]:
+    """How far each gate is open, by its name, at every step of a training: 0 is shut, 1 and -1 wholly open."""
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    axes.axhline(0, color="black", linewidth=1)
+    told = []
+    for (name, values), colour in zip(gates.items(), colours(gates), strict=True):
+        axes.plot(values, label=name, color=colour)
+        told.append(f"{name} goes from {values[0]:+.2f} to {values[-1]:+.2f}")
+    axes.set(xlabel="step", ylabel="tanh of the gate")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(frameon=False, loc="outside right center")
+    return figure, f"How far gates are open in {max(map(len, gates.values()))} steps: {'; '.join(told)}."
 
 
 def _of_layers(output: Output, what: str) -> list[Tensor]:
