@@ -11,9 +11,9 @@ def routed(x, seen, expert, own):
 _ATTENTION = """
 def joint_attention(x, seen, expert, own):
     here = seen[..., None]
-    def routed(name, x):
-        return torch.where(here, x @ expert[name].T, x @ own[name].T)
-    q, k, v = routed("q", x), {k}, {v}
+    def routed(n, x):
+        return torch.where(here, x @ expert[n].T, x @ own[n].T)
+    q, k, v = routed(0, x), {k}, {v}
     mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device){causal}
     {change}
     scores = q @ k.transpose(1, 2) / {scale}
@@ -25,9 +25,9 @@ _BY_ASKER = """
 def joint_attention(x, seen, expert, own):
     mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
     def whole(maps):
-        q, k, v = (x @ maps[name].T for name in ("q", "k", "v"))
+        q, k, v = (x @ weight.T for weight in maps[:3])
         scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
-        return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v @ maps["out"].T
+        return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v @ maps[3].T
     return torch.where(seen[..., None], whole(expert), whole(own))
 """
 
@@ -40,8 +40,8 @@ def places(patch):
 
 
 def _attention(
-    k: str = 'routed("k", x)', v: str = 'routed("v", x)', causal: str = ".tril()", change: str = "pass",
-    scale: str = "q.shape[-1] ** 0.5", axis: str = "-1", out: str = 'routed("out", mixed)',
+    k: str = "routed(1, x)", v: str = "routed(2, x)", causal: str = ".tril()", change: str = "pass",
+    scale: str = "q.shape[-1] ** 0.5", axis: str = "-1", out: str = "routed(3, mixed)",
 ) -> str:  # fmt: skip
     return _ATTENTION.format(k=k, v=v, causal=causal, change=change, scale=scale, axis=axis, out=out)
 
@@ -59,9 +59,9 @@ MISTAKES = {
     "07.attention": [
         (_attention(change="mask = mask & (seen[:, :, None] == seen[:, None, :])"), "Two attentions"),
         (_BY_ASKER, "one who asks chooses"),
-        (_attention(out='mixed @ own["out"].T'), "`out` is the decoder's own"),
-        (_attention(v='x @ own["v"].T'), "values are the decoder's own"),
-        (_attention(k='x @ own["k"].T', v='x @ own["v"].T'), "Keys and values are the decoder's own"),
+        (_attention(out="mixed @ own[3].T"), "map out of the attention is the decoder's own"),
+        (_attention(v="x @ own[2].T"), "values are the decoder's own"),
+        (_attention(k="x @ own[1].T", v="x @ own[2].T"), "Keys and values are the decoder's own"),
         (_attention(causal=""), "It is not causal"),
         (_attention(scale="1"), r"not divided by sqrt\(d\)"),
         (_attention(axis="1"), "softmax runs over the places that look"),

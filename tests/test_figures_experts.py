@@ -78,7 +78,7 @@ def test_what_a_mask_allows_is_coloured_by_who_looks():
         with torch.no_grad():
             layout = model(batch).layout
         masks[name] = model.fusion.mask(layout)
-    figure, alt = sights(masks, layout)
+    figure, alt = sights({name: (mask, layout) for name, mask in masks.items()})
     length = int(layout.lengths[0])
     for name, ax in zip(masks, figure.axes, strict=True):
         image = torch.tensor(ax.images[0].get_array())
@@ -88,8 +88,9 @@ def test_what_a_mask_allows_is_coloured_by_who_looks():
                 wanted = to_rgb(fill) if masks[name][0, 0, row, column] else (1.0, 1.0, 1.0)
                 assert tuple(image[row, column].tolist()) == pytest.approx(wanted)
     last = int(masks["beit3"][0, 0, length - 1].sum())
-    assert f"llava15: a picture's first token 2, its last 65, the last word {last}" in alt
-    assert f"beit3: a picture's first token 65, its last 65, the last word {last}" in alt
+    whole = f"of {length} places: a picture's first token looks at"
+    assert f"llava15, {whole} 2, its last at 65, the last word at {last}; " in alt
+    assert alt.endswith(f"beit3, {whole} 65, its last at 65, the last word at {last}.")
 
 
 def test_retention_points_stand_where_the_accuracies_are():

@@ -23,28 +23,27 @@ Blocks = Sequence[Mapping[str, nn.Module]]  # for each block its parts, by name
 LIKELIEST = 5
 
 
-def sights(masks: Mapping[str, Bool[Tensor, "B 1 L L"]], layout: Layout, sample: int = 0) -> tuple[Figure, str]:
-    """A panel a mask: which places (columns) each place (row) of a sample may look at, in one colour for words that
-    look and another for the tokens of pictures."""
-    length = int(layout.lengths[sample])
-    visual = layout.is_visual[sample, :length].cpu()
+def sights(masks: Mapping[str, tuple[Bool[Tensor, "B 1 L L"], Layout]], sample: int = 0) -> tuple[Figure, str]:
+    """A panel a mask and the layout it is of: which places (columns) each place (row) of a sample may look at, in one
+    colour for words that look and another for the tokens of pictures."""
     fills = [to_rgb("white"), to_rgb(PALETTE["sky"]), to_rgb(PALETTE["orange"])]
-    figure, axes = plt.subplots(1, len(masks), figsize=(3.2 * len(masks), 3.8), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(masks), figsize=(3.2 * len(masks), 3.7), squeeze=False, layout="constrained")
     told = []
-    for ax, (name, mask) in zip(axes[0], masks.items(), strict=True):
-        seen = mask[sample, 0, :length, :length].cpu()
+    for ax, (name, (mask, layout)) in zip(axes[0], masks.items(), strict=True):
+        length = int(layout.lengths[sample])
+        visual, seen = layout.is_visual[sample, :length].cpu(), mask[sample, 0, :length, :length].cpu()
         ax.imshow(np.array(fills)[seen * (1 + visual[:, None].int())], interpolation="nearest")
         ax.set_title(name, fontsize=9)
         ax.set(xlabel="place looked at", ylabel="place that looks")
         counts = seen.sum(dim=1)
         first, last = counts[visual][[0, -1]].tolist()
-        told.append(f"{name}: a picture's first token {first}, its last {last}, the last word {counts[~visual][-1]}")
-    handles = [
-        Patch(color=fills[1], label="what a word looks at"),
-        Patch(color=fills[2], label="what a picture's token looks at"),
-    ]
+        told.append(
+            f"{name}, of {length} places: a picture's first token looks at {first}, its last at {last}, the last word "
+            f"at {counts[~visual][-1]}"
+        )
+    handles = [Patch(color=fills[1], label="a word looks"), Patch(color=fills[2], label="a picture's token looks")]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
-    return figure, f"How many of {length} places are looked at. {'; '.join(told)}."
+    return figure, f"{'; '.join(told)}."
 
 
 def distances(blocks: Blocks, starts: Blocks) -> Float[Tensor, "blocks parts"]:

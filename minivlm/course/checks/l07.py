@@ -4,11 +4,10 @@ told."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from minivlm.attention import attend
 from minivlm.course.checks import compare, draw
@@ -16,12 +15,23 @@ from minivlm.course.exercise import ExerciseSpec
 from minivlm.fusion.experts import divided
 from minivlm.fusion.interleave import count_places
 
-Maps = dict[str, Tensor]  # weights by name: "q", "k" and "v" (d, D), "out" (D, d)
+Maps = list[Tensor]  # weights: of queries, keys and values (d, D), and of the map out of the attention (D, d)
 
 
 def routed(x: Tensor, seen: Tensor, expert: Tensor, own: Tensor) -> Tensor:
     """The package's `divided` with two linear maps: x (B, L, D) to (B, L, Dout)."""
-    return divided(seen, partial(F.linear, weight=expert), partial(F.linear, weight=own), x)
+    return divided(seen, _Map(expert), _Map(own), x)
+
+
+class _Map(nn.Module):
+    """A linear map with a weight that is there, (Dout, D)."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
 
 
 def check_route(answer: Callable) -> None:
@@ -47,8 +57,8 @@ def check_route(answer: Callable) -> None:
 
 def joint_attention(x: Tensor, seen: Tensor, expert: Maps, own: Maps) -> Tensor:
     """One head, causal, by the package's `attend`: every map is routed, the attention is one."""
-    q, k, v = (routed(x, seen, expert[name], own[name]) for name in ("q", "k", "v"))
-    return routed(_attention(q, k, v), seen, expert["out"], own["out"])
+    q, k, v = (routed(x, seen, *pair) for pair in zip(expert[:3], own[:3], strict=True))
+    return routed(_attention(q, k, v), seen, expert[3], own[3])
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -60,60 +70,58 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> T
 def check_attention(answer: Callable) -> None:
     x = draw(2, 6, 5, seed=74)
     seen = torch.tensor([[0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 0, 1]], dtype=torch.bool, device=x.device)
-    shapes = {"q": (4, 5), "k": (4, 5), "v": (4, 5), "out": (5, 4)}
-    expert, own = (
-        {name: draw(*shape, seed=first + n) for n, (name, shape) in enumerate(shapes.items())} for first in (75, 85)
-    )
+    shapes = ((4, 5), (4, 5), (4, 5), (5, 4))
+    expert, own = ([draw(*shape, seed=first + n) for n, shape in enumerate(shapes)] for first in (75, 85))
     got = answer(x, seen, expert, own)
     compare(got, joint_attention(x, seen, expert, own), _wrong_attentions(x, seen, expert, own))
 
 
 def _wrong_attentions(x: Tensor, seen: Tensor, expert: Maps, own: Maps) -> dict[str, Tensor]:
     """What the classic mistakes give, by their messages."""
-    names = ("q", "k", "v")
-    parts = {name: routed(x, seen, expert[name], own[name]) for name in names}
-    of_words = {name: F.linear(x, own[name]) for name in names}
-    of_pictures = {name: F.linear(x, expert[name]) for name in names}
+    q, k, v = (routed(x, seen, *pair) for pair in zip(expert[:3], own[:3], strict=True))
+    word_q, word_k, word_v = (F.linear(x, weight) for weight in own[:3])
     causal = torch.ones(6, 6, dtype=torch.bool, device=x.device).tril().expand(2, -1, -1)
-    kind = seen[:, :, None] == seen[:, None, :]  # (B, L, L)
-    scores = parts["q"] @ parts["k"].transpose(1, 2)
+    alike = seen[:, :, None] == seen[:, None, :]  # (B, L, L)
+    pictured = seen[:, :, None] & seen[:, None, :]
+    scores, mixed = q @ k.transpose(1, 2), _attention(q, k, v)
 
     def out(mixed: Tensor) -> Tensor:
-        return routed(mixed, seen, expert["out"], own["out"])
+        return routed(mixed, seen, expert[3], own[3])
 
     def weighed(scores: Tensor, dim: int = -1) -> Tensor:
-        return scores.masked_fill(~causal, -torch.inf).softmax(dim=dim) @ parts["v"]
+        return out(scores.masked_fill(~causal, -torch.inf).softmax(dim=dim) @ v)
 
-    mixed, everyone = _attention(**parts), torch.ones_like(causal)
-    whole = [F.linear(_attention(**given), maps["out"]) for given, maps in ((of_pictures, expert), (of_words, own))]
+    def unrouted(maps: Maps) -> Tensor:
+        return F.linear(_attention(*(F.linear(x, weight) for weight in maps[:3])), maps[3])
+
     return {
         "Two attentions: words see only words, patches only patches. Both stand in ONE softmax.":
-            out(_attention(**parts, mask=causal & kind)),
+            out(_attention(q, k, v, causal & alike)),
         "The one who asks chooses the maps of all keys and values: a patch's are made by the expert, whoever looks.":
-            torch.where(seen[..., None], *whole),
+            torch.where(seen[..., None], unrouted(expert), unrouted(own)),
         "The routes are exchanged: `expert` serves the places where `seen` is True.":
             joint_attention(x, ~seen, expert, own),
         "Keys and values are the decoder's own everywhere: all four maps are routed.":
-            out(_attention(parts["q"], of_words["k"], of_words["v"])),
+            out(_attention(q, word_k, word_v)),
         "The values are the decoder's own everywhere: all four maps are routed.":
-            out(_attention(parts["q"], parts["k"], of_words["v"])),
+            out(_attention(q, k, word_v)),
         "The keys are the decoder's own everywhere: all four maps are routed.":
-            out(_attention(parts["q"], of_words["k"], parts["v"])),
+            out(_attention(q, word_k, v)),
         "The queries are the decoder's own everywhere: all four maps are routed.":
-            out(_attention(of_words["q"], parts["k"], parts["v"])),
-        "The map `out` is the decoder's own everywhere: it is routed as well.": F.linear(mixed, own["out"]),
-        "The map `out` is the expert's everywhere: it is routed as well.": F.linear(mixed, expert["out"]),
-        "The map `out` is missing: what the attention gives passes it, routed.": mixed,
+            out(_attention(word_q, k, v)),
+        "The map out of the attention is the decoder's own everywhere: it is routed as well.": F.linear(mixed, own[3]),
+        "The map out of the attention is the expert's everywhere: it is routed as well.": F.linear(mixed, expert[3]),
+        "The map out of the attention is missing: what the attention gives passes it, routed.": mixed,
         "It is not causal: a place looks at itself and at what came before it.":
-            out(_attention(**parts, mask=everyone)),
-        "Words see what comes after them: whole pictures are for BEiT-3, here ALL is causal.":
-            out(_attention(**parts, mask=causal | (seen[:, :, None] & seen[:, None, :]))),
-        "The scores are not divided by sqrt(d).": out(weighed(scores)),
-        "Divided by d, not by sqrt(d).": out(weighed(scores / 4)),
+            out(_attention(q, k, v, torch.ones_like(causal))),
+        "Patches see those that come after them: whole pictures are for BEiT-3, here ALL is causal.":
+            out(_attention(q, k, v, causal | pictured)),
+        "The scores are not divided by sqrt(d).": weighed(scores),
+        "Divided by d, not by sqrt(d).": weighed(scores / 4),
         "Divided by the square root of D: d is the size of what is compared, the last axis of q.":
-            out(weighed(scores / 5**0.5)),
+            weighed(scores / 5**0.5),
         "The softmax runs over the places that look: each of them shares out its attention, on the last axis.":
-            out(weighed(scores / 2, dim=1)),
+            weighed(scores / 2, dim=1),
     }  # fmt: skip
 
 
@@ -128,12 +136,12 @@ def check_places(answer: Callable) -> None:
     rows = ("wtpppptwwtpptw", "tppppppppptwww", "wwwwwwwwwwwwww")  # words, tags, patches
     patch = torch.tensor([[kind == "p" for kind in row] for row in rows], device=draw(1, seed=1).device)
     plain = torch.arange(patch.shape[1], device=patch.device).expand_as(patch)
-    want, number = places(patch), (~patch).long().cumsum(dim=1)
+    want, others = places(patch), (~patch).long().cumsum(dim=1)
     first = torch.where(patch, plain, patch.shape[1]).amin(dim=1, keepdim=True)
     shared = torch.where(patch, first, plain)
     classics = {
         "Every patch takes a place of its own: the patches of one picture share one.": plain,
-        "The patches take no place at all: they share ONE, one further than the tag before them.": number - 1,
+        "The patches take no place at all: they share ONE, one further than the tag before them.": others - 1,
         "It begins at 1: the first place of a sequence is 0.": want + 1,
         "The patches share one place, but what follows counts on as if each had taken one.": torch.where(
             patch, want, plain
