@@ -90,7 +90,7 @@ class Batch:
         self._check_image_mask()
 
     def _check_image_mask(self) -> None:
-        mask, visual = self.image_mask, self.images if self.images is not None else self.features
+        mask, visual = self.image_mask, self.visual
         if mask is None:
             return
         if visual is None:
@@ -117,12 +117,16 @@ class Batch:
         return len(self.input_ids)
 
     @property
+    def visual(self) -> Tensor | None:
+        """The pictures, or what was made of them: `images`, `features` or None."""
+        return self.images if self.images is not None else self.features
+
+    @property
     def num_images(self) -> Int[Tensor, " B"]:
         """How many pictures each sample has."""
-        visual = self.images if self.images is not None else self.features
         if self.image_mask is not None:
             return self.image_mask.sum(dim=1)
-        count = 0 if visual is None else visual.shape[1]
+        count = 0 if self.visual is None else self.visual.shape[1]
         return torch.full((len(self),), count, device=self.input_ids.device)
 
     def to(self, device: torch.device | str) -> Batch:

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from minivlm.attention import Attention, Tapped
 from minivlm.fusion.fusion import Block, Fusion
-from minivlm.fusion.interleave import interleave, merge
 from minivlm.language.decoder import Decoder
 from minivlm.layers import MLP, GatedMLP, check_divides, check_positive
-from minivlm.layout import Layout, VisualLayout
+from minivlm.layout import Layout
 
 LOOKS = ("latest", "preceding")
 
@@ -176,21 +175,6 @@ class GatedCrossAttention(Fusion):
         super().__init__()
         self.config, self.places = config, places
         self.layers = nn.ModuleList(layer() for _ in places)
-
-    def arrange(
-        self,
-        input_ids: Int[Tensor, "B T"],
-        text_mask: Bool[Tensor, "B T"],
-        segments: Int[Tensor, "B T"],
-        picture: VisualLayout,
-        image_id: int,
-    ) -> Layout:
-        return interleave(input_ids, text_mask, segments, None, image_id)
-
-    def enter(
-        self, layout: Layout, text: Float[Tensor, "B T D"], visual: Float[Tensor, "B M K Dv"] | None
-    ) -> Float[Tensor, "B L D"]:
-        return merge(layout, text, None)
 
     def look(self, visual: Float[Tensor, "B M K Dv"] | None, layout: Layout) -> Seen | None:
         """Keys and values of every layer, and where each picture stands."""

@@ -31,10 +31,11 @@ class FusionConfig(Protocol):
 
 class Fusion(nn.Module):
     """`causal`: nothing in its sequence looks ahead. `opens`: each `<image>` id opens into the tokens of its picture;
-    otherwise it stays the one word that it is."""
+    otherwise it stays the one word that it is. `one_place`: all patches of a picture are told the same position."""
 
     causal: ClassVar[bool] = True
     opens: ClassVar[bool] = True
+    one_place: ClassVar[bool] = False
 
     def start_from(self, decoder: Decoder) -> None:
         """Begin as the decoder is now, where weights of this fusion are copies of the decoder's."""
@@ -52,13 +53,13 @@ class Fusion(nn.Module):
         image_id: int,
     ) -> Layout:
         """What stands at each of the L places of the decoder's sequence."""
-        return interleave(input_ids, text_mask, segments, picture, image_id)
+        return interleave(input_ids, text_mask, segments, picture if self.opens else None, image_id, self.one_place)
 
     def enter(
         self, layout: Layout, text: Float[Tensor, "B T D"], visual: Float[Tensor, "B M K Dv"] | None
     ) -> Float[Tensor, "B L D"]:
         """The vectors that stand there."""
-        return merge(layout, text, visual)
+        return merge(layout, text, visual if self.opens else None)
 
     def mask(self, layout: Layout) -> Bool[Tensor, "B 1 L L"]:
         """Which places each place may look at."""

@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from minivlm.fusion.experts import Experts, check_parts, copy_weights
-from minivlm.fusion.interleave import interleave
 from minivlm.language.decoder import Decoder
 from minivlm.layers import check_positive
 from minivlm.layout import Kind, Layout, VisualLayout
@@ -44,21 +43,13 @@ class VisualExpert(Experts):
     """Attention is joint and plainly causal, and the norms are shared. The tag behind a picture is a word's affair: its
     output is the first to say something, and the words' maps make it."""
 
+    one_place = True
+
     def __init__(self, config: VisualExpertConfig, decoder: Decoder):
         super().__init__(decoder, config.routes, config.every)
         if config.qkv_bias:
             for expert in self.experts:
                 expert.update({name: _biased(expert[name]) for name in expert if name in ("q", "k", "v")})
-
-    def arrange(
-        self,
-        input_ids: Int[Tensor, "B T"],
-        text_mask: Bool[Tensor, "B T"],
-        segments: Int[Tensor, "B T"],
-        picture: VisualLayout,
-        image_id: int,
-    ) -> Layout:
-        return interleave(input_ids, text_mask, segments, picture, image_id, one_place=True)
 
     def unread(self, picture: VisualLayout) -> list[nn.Module]:
         """All but keys and values of an expert in the last block, if a tag closes the picture: then no word is read off
