@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.patches import Rectangle
 
-from minivlm import DESIGNS, Batch, budget
+from minivlm import DESIGNS, Batch, budget, build
 from minivlm.attribution import decoder_attention, word_heat
 from minivlm.evaluate import Score
 from minivlm.figures import (
@@ -37,6 +37,7 @@ from minivlm.figures import (
 )
 from minivlm.figures.budget import fits
 from minivlm.figures.common import colours
+from minivlm.language.tokenizer import mini_tokenizer
 
 PICTURES = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 # what is left of linear RGB without the long- or the middle-wave cones (Viénot, Brettel and Mollon 1999)
@@ -163,6 +164,21 @@ def test_a_strip_without_labels_or_pictures_has_no_frames_and_grey_patches():
     batch = replace(Batch.pack(tiny.TOKENIZER, [[("what ?", "")]], features=features), labels=None)
     figure, alt = token_strip(batch, tiny.vlm()(batch), tiny.TOKENIZER.decode)
     assert not figure.axes[0].images and "loss is taken on 0" in alt
+
+
+def test_cells_of_a_coarser_grid_have_a_colour_of_their_own():
+    model, tokenizer = build("deco", device="cpu"), mini_tokenizer()
+    images = torch.rand(1, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    batch = Batch.pack(tokenizer, [[("what color is the circle ?", "red")]], images=images)
+    output = model(batch)
+    figure, alt = token_strip(batch, output, tokenizer.decode)
+    filled = [
+        (int(p.get_x()), int(p.get_y()))
+        for p in figure.axes[0].patches
+        if p.get_facecolor() == to_rgba(PALETTE["green"])
+    ]
+    places = [(place % 16, place // 16) for place in output.layout.is_visual[0].nonzero().flatten().tolist()]
+    assert filled == places and len(places) == 16 and "16 of the picture" in alt
 
 
 # --- training -------------------------------------------------------------------------------------------------------

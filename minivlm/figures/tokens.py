@@ -18,6 +18,7 @@ _COLOURS = {
     Kind.TEXT: "#FFFFFF",
     Kind.NEWLINE: PALETTE["sky"],
     Kind.LATENT: PALETTE["purple"],
+    Kind.CELL: PALETTE["green"],
     Kind.TAG: PALETTE["yellow"],
 }
 

@@ -38,7 +38,7 @@ def accuracy_bars(groups: Mapping[str, Mapping[str, Score]]) -> tuple[Figure, st
     """Accuracy with its 95 % interval, a group of bars a task, a colour a model; a black line marks chance."""
     tasks = list(next(iter(groups.values())))
     width = 0.8 / len(groups)
-    figure, axes = plt.subplots(figsize=(max(5, 1.1 * len(tasks)), 3.2))
+    figure, axes = plt.subplots(figsize=(max(5, 0.8 + 1.1 * len(tasks)), 3.2))
     told = []
     for number, ((name, scores), colour) in enumerate(zip(groups.items(), colours(groups), strict=True)):
         places = np.arange(len(tasks)) + (number - (len(groups) - 1) / 2) * width
