@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from minivlm import mini
 from minivlm.data.tasks import vocabulary
-from minivlm.designs import MINI_VOCABULARY
 from minivlm.language.tokenizer import SPECIALS, Tokenizer, mini_tokenizer
 
 TOKENIZER = Tokenizer("what colour is the circle red ? .".split())
@@ -77,7 +77,7 @@ def test_mini_vocabulary_covers_the_tasks_and_fits_the_models():
     tokenizer = mini_tokenizer()
     missing = [word for word in vocabulary() if word not in tokenizer.ids]
     assert not missing
-    assert len(tokenizer) <= MINI_VOCABULARY
+    assert len(tokenizer) <= mini.VOCABULARY
 
 
 def test_every_listed_word_can_be_reached():

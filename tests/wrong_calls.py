@@ -20,14 +20,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from minivlm import Batch, budget, build, from_transformers, load, save, setup
+from minivlm import Batch, budget, build, from_transformers, load, mini, save, setup
 from minivlm.__main__ import main
 from minivlm.attention import LayerCache, attend
 from minivlm.data.emoji import emoji
 from minivlm.data.files import load_image, read_folder
 from minivlm.data.scenes import Scenes, sample_scenes
 from minivlm.data.tasks import ask
-from minivlm.designs import mini_language, mini_vision
 from minivlm.evaluate import zero_shot
 from minivlm.figures import show
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
@@ -191,11 +190,11 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "an unknown preset": (lambda: build("llava", "huge"), ValueError, "mini, published"),
     "a budget without a decoder": (lambda: budget("clip"), ValueError, "no decoder"),
     "a budget of no words": (lambda: budget("llava", words=-1), ValueError, "words"),
-    "heads that do not divide": (lambda: replace(mini_language(), heads=5), ValueError, "does not split into 5"),
-    "a picture below a patch": (lambda: replace(mini_vision(), image_size=(4, 64)), ValueError, "no whole patch"),
-    "an unknown activation": (lambda: replace(mini_vision(), activation="gelo"), ValueError, "known: "),
-    "an unknown pool": (lambda: replace(mini_vision(), pool="max"), ValueError, "known: "),
-    "no depth": (lambda: replace(mini_language(), depth=0), ValueError, "depth"),
+    "heads that do not divide": (lambda: replace(mini.language(), heads=5), ValueError, "does not split into 5"),
+    "a picture below a patch": (lambda: replace(mini.vision(), image_size=(4, 64)), ValueError, "no whole patch"),
+    "an unknown activation": (lambda: replace(mini.vision(), activation="gelo"), ValueError, "known: "),
+    "an unknown pool": (lambda: replace(mini.vision(), pool="max"), ValueError, "known: "),
+    "no depth": (lambda: replace(mini.language(), depth=0), ValueError, "depth"),
     "a layer that is not there": (lambda: MODEL.vision.hidden(PICTURES[:, 0], -4), ValueError, "layer -4"),
     "an image id outside": (lambda: replace(MODEL.config, image_id=9999), ValueError, "outside the vocabulary"),
     "a mask and is_causal": (
