@@ -66,7 +66,8 @@ def ask(arguments: argparse.Namespace) -> None:
 
 def compare(arguments: argparse.Namespace) -> None:
     """Train designs side by side under one setting, several seeds each, and print their accuracy per task."""
-    from minivlm.compare import compare, setting, table
+    from minivlm.compare import compare
+    from minivlm.tables import setting, table
 
     results = compare(
         arguments.designs,
@@ -76,6 +77,7 @@ def compare(arguments: argparse.Namespace) -> None:
         arguments.steps,
         arguments.out,
         arguments.precision,
+        arguments.language,
     )
     print(f"{table(results)}\n\n{setting(results)}")
 
@@ -146,6 +148,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
     sub.add_argument("--steps", type=int, help="steps of the second stage, instead of the scale's")
+    sub.add_argument(
+        "--language", choices=("tuned", "lora", "frozen"), default="tuned", help="what of the decoder learns"
+    )
     sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
     sub.add_argument("--out", default="runs/compare", help="folder for results, kept (default: %(default)s)")
     sub = command(pretrain, "pretrain")

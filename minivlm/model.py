@@ -16,6 +16,7 @@ from minivlm.batch import IGNORE, Batch
 from minivlm.connectors.connector import Grid
 from minivlm.fusion.fusion import FusionConfig, Interleaved
 from minivlm.language.decoder import DecoderConfig
+from minivlm.language.lora import add_lora
 from minivlm.layout import Layout
 from minivlm.vision.vit import ViTConfig, check_images
 
@@ -73,9 +74,10 @@ class VLMConfig:
     def num_tokens(self) -> int:
         """How many visual tokens a picture becomes."""
         with torch.device("meta"):
-            return self._connector().num_tokens(self.vision.grid)
+            return self.make_connector().num_tokens(self.vision.grid)
 
-    def _connector(self) -> nn.Module:
+    def make_connector(self) -> nn.Module:
+        """The connector alone, from the encoder's patches to vectors of the width that its fusion reads."""
         width = self.fusion.visual_width or self.language.width
         return self.connector.build(self.vision.width, width, self.vision.grid)
 
@@ -90,19 +92,25 @@ class VLM(nn.Module):
         super().__init__()
         self.config = config
         self.vision = config.vision.build()
-        self.connector = config._connector()
+        self.connector = config.make_connector()
         self.language = config.language.build()
         self.fusion = config.fusion.build(self.language)
+        self.adapter = nn.ModuleList()
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts that have weights: "vision", "connector", "fusion" in designs that add some, "language"."""
-        every = ("vision", "connector", "fusion", "language")
+        """The parts that have weights: "vision", "connector", "fusion" in designs that add some, "language", and
+        "adapter" once there is one."""
+        every = ("vision", "connector", "fusion", "language", "adapter")
         return tuple(name for name in every if next(getattr(self, name).parameters(), None) is not None)
 
     @property
     def image_token_id(self) -> int:
         return self.config.image_id
+
+    def adapt_language(self, rank: int) -> None:
+        """Give the decoder low-rank adapters: a part of its own, which can learn while "language" does not."""
+        self.adapter = add_lora(self.language, rank)
 
     def features(self, images: Float[Tensor, "B M 3 H W"]) -> Float[Tensor, "B M N D"]:
         """What the connector reads, (B, M, N, D); made once for a frozen encoder and given back as `Batch.features`."""
@@ -180,8 +188,9 @@ class VLM(nn.Module):
         picture = self.connector.layout(self.config.vision.grid)
         unread = [*self.vision.unread(self.config.layer), *self.connector.unread(), *self.fusion.unread(picture)]
         nn.ModuleList(unread).requires_grad_(False)
+        adapters = set(self.adapter.parameters())  # they stand among the decoder's weights, too
         for name in self.parts:
-            weights = list(getattr(self, name).parameters())
+            weights = [p for p in getattr(self, name).parameters() if name == "adapter" or p not in adapters]
             learns = sum(p.numel() for p in weights if p.requires_grad)
             print(f"{name:>10}: {learns:>12,} of {sum(p.numel() for p in weights):,} weights train")
 
@@ -189,7 +198,7 @@ class VLM(nn.Module):
         """The vectors of the decoder's sequence, what they are, and what the fusion has seen of the pictures."""
         self._check(batch)
         visual = None
-        if batch.images is not None or batch.features is not None:
+        if batch.visual is not None:
             features = batch.features if batch.features is not None else self.features(batch.images)
             visual = self.connect(features, batch)
         mask = torch.ones_like(batch.input_ids, dtype=torch.bool) if batch.text_mask is None else batch.text_mask

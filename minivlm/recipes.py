@@ -46,14 +46,23 @@ CLIP_SIZES = {
     "gpu": Size(scenes=0, batch_size=1024, align_steps=0, steps=3000),
 }
 
+LANGUAGE = {"tuned": ("language",), "lora": ("adapter",), "frozen": ()}  # the parts that learn of the decoder
+LORA_RANK = 8
+
 
 def vlm_stages(
-    model: VLM, size: Size, seed: int = 0, tasks: tuple[str, ...] = TASKS, bank: Bank | None = None
+    model: VLM,
+    size: Size,
+    seed: int = 0,
+    tasks: tuple[str, ...] = TASKS,
+    bank: Bank | None = None,
+    language: str = "tuned",
 ) -> list[Stage]:
     """LLaVA's two stages: first the decoder stays as it is while all that is new (the connector, and what the fusion
     adds) learns to pass captions on, then the decoder learns to answer as well.
 
-    `bank`: scenes and features made earlier, for models that share an encoder (default: made here).
+    `bank`: scenes and features made earlier, for models that share an encoder (default: made here). `language`: what
+    of the decoder learns in the second stage, a key of `LANGUAGE`.
     """
     tokenizer = mini_tokenizer()
     bank = bank or Bank.make(model, sample_scenes(size.scenes, generator(seed, 0)))
@@ -63,7 +72,7 @@ def vlm_stages(
     new = tuple(part for part in model.parts if part in ("connector", "fusion"))
     return [
         Stage("align", captions, size.align_steps, lr=3e-3, trains=new),
-        Stage("instruct", questions, size.steps, lr=1e-3, trains=(*new, "language")),
+        Stage("instruct", questions, size.steps, lr=1e-3, trains=(*new, *LANGUAGE[language])),
     ]
 
 

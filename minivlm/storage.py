@@ -56,7 +56,10 @@ _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
 def save(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write `model` and its configuration to one safetensors file, whole or not at all. `dtype` None: each weight's."""
+    """Write `model` and its configuration to one safetensors file, whole or not at all. `dtype` None: each weight's.
+    ValueError for a decoder with adapters, of which the configuration knows nothing."""
+    if "adapter" in getattr(model, "parts", ()):
+        raise ValueError("a model with adapters cannot be saved: its configuration builds a decoder without them")
     weights = {key: value.detach().to(dtype or value.dtype).contiguous() for key, value in model.named_parameters()}
     with whole(Path(path)) as unfinished:
         save_file(weights, unfinished, metadata={"minivlm": json.dumps(_to_dict(model.config))})

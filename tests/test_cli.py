@@ -94,7 +94,7 @@ def test_the_seed_decides_what_is_learned(tmp_path, capsys):
 def test_designs_are_compared_and_what_was_found_is_kept(tmp_path, capsys, monkeypatch):
     words = "compare --designs deco --tokens 4 --seeds 7 --scale smoke --steps 1 --precision no --out".split()
     told = run(capsys, *words, str(tmp_path))
-    assert "deco, 4 tokens, seed 7: mean " in told
+    assert "deco, 4 tokens, tuned, seed 7: mean " in told
     rows = [line.split(" | ")[:2] for line in told.splitlines() if line.startswith("| ")]
     assert rows[2:] == [["| deco", "4"], ["| blind", "-"]]
     last = told.splitlines()[-1]

@@ -1,27 +1,34 @@
-"""Designs side by side: one setting for all, each run made once, and a table that says what was found."""
+"""Designs side by side: one setting for all, and each run made once."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from minivlm import DESIGNS, VLM, build
-from minivlm.compare import PER_TASK, Result, bundled_results, collect, compare, interval, setting, table
-from minivlm.course.readme import connectors_table
+from minivlm.compare import PER_TASK, compare
+from minivlm.data.captions import caption
 from minivlm.data.tasks import TASKS, evaluation_bank
 from minivlm.designs import at_budget, configure
+from minivlm.evaluate import evaluate
+from minivlm.language.tokenizer import mini_tokenizer
+from minivlm.mini import VARIANTS
 from minivlm.model import VLMConfig
+from minivlm.recipes import LORA_RANK
+from minivlm.storage import warm_start
+from minivlm.tables import Result, collect
 from minivlm.train import Stage, train
 
 ROWS = ("deco", "instructblip", "blind")
 SMOKE = dict(tokens=16, scale="smoke", steps=2)
-MACHINE = {"device": "x86_64 CPU", "torch": "2.9", "python": "3.11", "date": "2026-01-02", "precision": "default"}
+SCENES, QUESTIONS = evaluation_bank(per_task=PER_TASK["smoke"])
+TOLD = [caption(SCENES[i]) for i in range(len(SCENES))]
 
 
 @dataclass
@@ -30,8 +37,8 @@ class Run:
 
     stages: list[Stage]
     losses: list[float] = field(default_factory=list)
-    pictured: set[bool] = field(default_factory=set)  # did a batch that the model read hold a picture?
-    asked: list[tuple[bool, object]] = field(default_factory=list)
+    pictured: set[tuple[int, bool]] = field(default_factory=set)  # asked how often before; did a batch hold pictures?
+    asked: list[tuple[object, object]] = field(default_factory=list)  # the questions, and what was told with them
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +46,18 @@ def runs() -> Iterator[list[Run]]:
     """A record of every run of `compare` while these tests last, in order."""
     import minivlm.compare as module
 
-    runs, evaluate, forward = [], module.evaluate, VLM.forward
+    runs, forward = [], VLM.forward
 
     def training(model, stages, **options):
         runs.append(Run(stages))
         runs[-1].losses = [record["loss"] for record in train(model, stages, **options)]
 
-    def asking(model, tokenizer, questions, features, blind):
-        runs[-1].asked.append((blind, questions))
-        return evaluate(model, tokenizer, questions, features, blind=blind)
+    def asking(model, tokenizer, questions, features, blind=False, told=None):
+        runs[-1].asked.append((questions, told))
+        return evaluate(model, tokenizer, questions, features, blind=blind, told=told)
 
     def reading(model, batch, *rest, **options):
-        runs[-1].pictured.add(batch.features is not None or batch.images is not None)
+        runs[-1].pictured.add((len(runs[-1].asked), batch.visual is not None))
         return forward(model, batch, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -69,12 +76,6 @@ def compared(runs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list
     return folder, results, {(r.design, r.seed): run for r, run in zip(results, runs, strict=True)}
 
 
-def made(design: str = "deco", seed: int = 0, tokens: int = 16, right: float = 0.5, **changes) -> Result:
-    """A result that nobody measured."""
-    result = Result(design, tokens, seed, "cpu", 600, 12345, dict.fromkeys(TASKS, right), MACHINE)
-    return replace(result, **changes)
-
-
 # --- the runs -------------------------------------------------------------------------------------------------------
 
 
@@ -84,13 +85,22 @@ def test_every_design_has_a_result_for_every_seed_the_blind_one_last(compared):
         (name, 0 if name == "blind" else 16, seed) for seed in (3, 5) for name in ROWS
     ]
     for result in results:
-        assert (result.scale, result.steps) == ("smoke", 2)
-        assert tuple(sorted(result.accuracy)) == tuple(sorted(TASKS))
-        assert all(0 <= share <= 1 for share in result.accuracy.values())
+        assert (result.scale, result.steps, result.language) == ("smoke", 2, "tuned")
+        for shares in (result.accuracy, result.told):
+            assert tuple(sorted(shares)) == tuple(sorted(TASKS)) and all(0 <= share <= 1 for share in shares.values())
         assert result.machine["torch"] == torch.__version__ and result.machine["precision"] == "default"
-        weights = 0 if result.design == "blind" else sum(p.numel() for p in build(result.design).connector.parameters())
+        model = build("deco" if result.design == "blind" else result.design, device="meta")
+        weights = 0 if result.design == "blind" else count(model.connector)
         assert result.connector_weights == weights
+        if result.design != "instructblip":  # whose word table has rows that nobody reads
+            assert result.trained_weights == weights + count(model.language)
     assert len(list(folder.iterdir())) == 6
+    found = collect(folder, "smoke", folder.parent / "all.json")
+    assert sorted(found, key=repr) == sorted(results, key=repr)
+
+
+def count(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
 
 
 def test_all_are_trained_on_the_same_and_asked_the_same(compared):
@@ -108,12 +118,31 @@ def test_all_are_trained_on_the_same_and_asked_the_same(compared):
         ]
     banks = [runs["deco", seed].stages[0].source.bank for seed in (3, 5)]
     assert not torch.equal(*(bank.scenes.color for bank in banks)), "every seed has scenes of its own"
-    questions = evaluation_bank(per_task=PER_TASK["smoke"])[1]
-    assert all(run.asked == [(name == "blind", questions)] for (name, _), run in runs.items())
+    assert all(run.asked == [(QUESTIONS, None), (QUESTIONS, TOLD)] for run in runs.values())
 
 
-def test_the_blind_one_never_reads_a_picture(compared):
-    assert all(run.pictured == {name != "blind"} for (name, _), run in compared[2].items())
+def test_pictures_are_read_by_all_but_the_blind_one_and_not_where_the_scene_is_told(compared):
+    for (name, _), run in compared[2].items():
+        assert run.pictured == {(0, name != "blind"), (1, name != "blind"), (2, False)}
+
+
+def test_a_frozen_decoder_reads_as_before_and_has_no_blind_one_beside_it(runs, tmp_path):
+    before, deep = len(runs), VARIANTS["flamingo_resampler_deep"]().build()
+    results = compare(["flamingo_resampler_deep", "flamingo"], seeds=(3,), folder=tmp_path, language="frozen", **SMOKE)
+    read = evaluate(warm_start(build("llava15", device="cpu")), mini_tokenizer(), QUESTIONS, None, told=TOLD)
+    assert [result.design for result in results] == ["flamingo_resampler_deep", "flamingo"]
+    for result, model, run in zip(results, (deep, build("flamingo", device="cpu")), runs[before:], strict=True):
+        assert result.told == {task: score.accuracy for task, score in read.items()}
+        assert result.trained_weights == count(model.connector) + count(model.fusion)
+        assert result.language == "frozen" and run.stages[-1].trains == run.stages[0].trains
+
+
+def test_a_decoder_may_learn_beside_itself(runs, tmp_path):
+    [result] = compare(["deco"], seeds=(3,), folder=tmp_path, language="lora", **SMOKE)
+    language = configure("deco").language
+    maps = 4 * (language.width + language.width) + 3 * (language.width + language.mlp_width)  # into and out of each
+    assert result.trained_weights == result.connector_weights + language.depth * LORA_RANK * maps
+    assert result.language == "lora" and runs[-1].stages[-1].trains == ("connector", "adapter")
 
 
 def test_all_designs_share_the_encoder_whose_features_are_made_once():
@@ -127,7 +156,7 @@ def test_what_is_there_is_not_run_again_and_what_is_missing_comes_out_the_same(c
     before = len(runs)
     assert compare(["deco", "instructblip"], seeds=(3, 5, 3), folder=folder, **SMOKE) == results
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times and len(runs) == before
-    lost = folder / "deco-16-smoke-2-seed5.json"
+    lost = folder / "deco-16-tuned-smoke-2-seed5.json"
     lost.unlink()
     assert compare(["deco", "instructblip"], seeds=(3, 5), folder=folder, **SMOKE) == results
     assert len(runs) == before + 1 and runs[-1].losses == first["deco", 5].losses
@@ -137,7 +166,7 @@ def test_what_is_there_is_not_run_again_and_what_is_missing_comes_out_the_same(c
 
 def test_a_run_that_was_killed_while_writing_leaves_no_result(compared, monkeypatch):
     folder, results, _ = compared
-    path = folder / "blind-0-smoke-2-seed3.json"
+    path = folder / "blind-0-tuned-smoke-2-seed3.json"
     content = path.read_bytes()
     path.unlink()
 
@@ -162,6 +191,7 @@ def test_a_run_that_was_killed_while_writing_leaves_no_result(compared, monkeypa
         (dict(designs=["deko"]), "did you mean deco"),
         (dict(designs=["deco"], scale="huge"), "unknown scale 'huge'; choose one of smoke, cpu, gpu"),
         (dict(designs=["deco"], steps=0), "steps must be at least 1, got 0"),
+        (dict(designs=["deco"], language="loro"), "unknown language 'loro'; choose one of tuned, lora, frozen"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(wrong, message, runs, tmp_path):
@@ -199,77 +229,3 @@ def _tokens(config: VLMConfig) -> int:
 def test_a_projection_has_no_choice():
     with pytest.raises(ValueError, match="LinearProjection makes 64 tokens of 8x8 patches, not 63: it has no choice"):
         at_budget(configure("llava"), 63)
-
-
-# --- what is said of them -------------------------------------------------------------------------------------------
-
-
-def test_an_interval_is_students():
-    assert interval([0.5, 0.7]) == pytest.approx((0.6, 12.706 * 0.1))
-    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.303 / math.sqrt(3)))
-    assert interval([0.3] * 4) == (pytest.approx(0.3), pytest.approx(0))
-    mean, half = interval([0.4])
-    assert mean == 0.4 and math.isnan(half)
-    for n, factor in ((10, 2.262), (11, 2.228), (16, 2.131), (31, 2.042), (121, 1.980)):  # tables of t, 97.5 %
-        values = [0.0, 1.0] * (n // 2) + [0.5] * (n % 2)
-        deviation = math.sqrt(sum((value - 0.5) ** 2 for value in values) / (n - 1))
-        assert interval(values) == pytest.approx((0.5, factor * deviation / math.sqrt(n)), rel=2e-3)
-
-
-def test_a_table_has_the_best_first_the_blind_last_and_says_how_sure():
-    results = [
-        made("blind", seed=0, tokens=0, right=0.9, connector_weights=0),
-        *(made("deco", seed=seed, right=right) for seed, right in enumerate((0.30, 0.40, 0.50))),
-        *(made("blip2", seed=seed, right=right) for seed, right in enumerate((0.60, 0.62))),
-        made("blip2", seed=0, tokens=64, right=0.2),
-    ]
-    for result in results[1:4]:
-        result.accuracy["COLOR"] = 0.7
-    head, line, *rows = table(results, ("COLOR", "SHAPE")).splitlines()
-    assert head == "| design | tokens | connector weights | COLOR | SHAPE | mean |"
-    assert line.count("|") == head.count("|")
-    assert rows == [
-        "| blip2 | 16 | 12 k | 61 ± 13 | 61 ± 13 | 61 ± 13 |",  # 12.706 x 1.41 / sqrt(2)
-        "| deco | 16 | 12 k | 70 ± 0 | 40 ± 25 | 55 ± 12 |",  # 4.303 x 10 / sqrt(3), and half of it
-        "| blip2 | 64 | 12 k | 20 | 20 | 20 |",
-        "| blind | - | - | 90 | 90 | 90 |",
-    ]
-    assert table(results).splitlines()[0].count("|") == 1 + 4 + len(TASKS)
-    assert table(reversed(results), ("COLOR", "SHAPE")).splitlines()[2:] == rows
-
-
-def test_results_of_two_settings_make_no_table():
-    with pytest.raises(ValueError, match="two results of deco with 16 tokens and seed 0: compare those of one scale"):
-        table([made(), made(steps=1200)])
-
-
-def test_the_setting_is_said():
-    results = [made(seed=1), made(seed=0), made(seed=0, machine={**MACHINE, "date": "2026-01-04"})]
-    assert setting(results[:1]) == "600 steps at scale cpu, seeds 1; x86_64 CPU, torch 2.9, 2026-01-02"
-    assert setting(results) == "600 steps at scale cpu, seeds 0, 1; x86_64 CPU, torch 2.9, 2026-01-02 to 2026-01-04"
-    assert setting([*results, made(scale="gpu", steps=9)]).startswith("9, 600 steps at scale cpu, gpu, seeds 0, 1; ")
-    with pytest.raises(ValueError, match="no results"):
-        setting([])
-
-
-def test_results_that_are_collected_come_with_the_package(compared, tmp_path, monkeypatch):
-    folder, results, _ = compared
-    (folder / "deco-16-cpu-2-seed3.json").write_text(json.dumps(asdict(made())), encoding="utf-8")
-    try:
-        out = tmp_path / "results" / "smoke.json"
-        found = collect(folder, "smoke", out)
-    finally:
-        (folder / "deco-16-cpu-2-seed3.json").unlink()
-    monkeypatch.setattr("minivlm.compare.files", lambda name: {"minivlm": tmp_path}[name])
-    assert sorted(found, key=repr) == sorted(results, key=repr) and bundled_results("smoke") == found
-    assert bundled_results("gpu") == []
-    assert "deco" in table(found) and out.read_bytes().endswith(b"\n")
-
-
-def test_the_readme_says_so_where_nothing_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr("minivlm.compare.files", lambda _: tmp_path)
-    assert connectors_table() == "Not yet measured."
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "cpu.json").write_text(json.dumps([asdict(made())]), encoding="utf-8")
-    told, _, words = connectors_table().rpartition("\n\n")
-    assert told == table([made()]) and words == f"{setting([made()])}."

@@ -31,6 +31,7 @@ from minivlm.evaluate import zero_shot
 from minivlm.figures import show
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
 from minivlm.language.tokenizer import Tokenizer
+from minivlm.model import VLM
 from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import answer
 from minivlm.runtime import pick_scale
@@ -98,6 +99,12 @@ def folder(line: str | bytes) -> Path:
 
 def stage(**changes) -> Stage:
     return replace(tiny.vlm_stages(MODEL)[0], **changes)
+
+
+def adapted(rank: int = 2) -> VLM:
+    model = tiny.vlm()
+    model.adapt_language(rank)
+    return model
 
 
 def trained_elsewhere() -> None:
@@ -177,6 +184,9 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "labels beyond the vocabulary": (lambda: MODEL(batch(labels=IDS + 1000)), ValueError, "label"),
     "no new word wanted": (lambda: MODEL.generate(batch(), 0), ValueError, "at least 1"),
     "a part that is not there": (lambda: MODEL.train_only("eyes"), ValueError, "no part named eyes"),
+    "an adapter of no rank": (lambda: adapted(0), ValueError, "rank"),
+    "a second adapter": (lambda: adapted().adapt_language(2), ValueError, "has adapters already"),
+    "an adapter that is not there": (lambda: MODEL.train_only("adapter"), ValueError, "no part named adapter"),
     "an empty question": (lambda: answer(MODEL, tiny.TOKENIZER, PICTURES[0, 0], " "), ValueError, "empty question"),
     # --- two towers
     "a text for a text tower": (lambda: CLIP.encode_text("a circle"), TypeError, "encode the text first"),
@@ -216,6 +226,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "a pickle by another name": (lambda: load(pickled().rename(HERE / "p.safetensors")), ValueError, "not a whole"),
     "a file of another program": (lambda: load(foreign()), ValueError, "not written by minivlm"),
     "weights of another design": (lambda: load(swapped()), ValueError, "do not fit"),
+    "a model with adapters": (lambda: saved(model=adapted()), ValueError, "with adapters cannot be saved"),
     "a picture that is a text": (lambda: load_image(file("a.png", "hello"), 64), ValueError, "not a picture"),
     "a picture that is not there": (lambda: load_image(HERE / "b.png", 64), ValueError, "no such picture"),
     "a folder without data": (lambda: read_folder(HERE / "nowhere"), ValueError, "no such file"),

@@ -41,7 +41,7 @@ def designs_table() -> str:
 
 def connectors_table() -> str:
     """What the runs that come with the package found, as Markdown, and the setting they were made in."""
-    from minivlm.compare import bundled_results, setting, table
+    from minivlm.tables import bundled_results, setting, table
 
     results = bundled_results()
     return f"{table(results)}\n\n{setting(results)}." if results else "Not yet measured."

@@ -1,0 +1,121 @@
+"""Tables of results: what is said of runs is what was measured, with how sure it is."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from minivlm.course.readme import connectors_table
+from minivlm.data.tasks import TASKS
+from minivlm.tables import Result, bundled_results, collect, interval, paired, setting, table
+
+MACHINE = {"device": "x86_64 CPU", "torch": "2.9", "python": "3.11", "date": "2026-01-02", "precision": "default"}
+
+
+def made(design: str = "deco", seed: int = 0, tokens: int = 16, right: float = 0.5, **changes) -> Result:
+    """A result that nobody measured."""
+    accuracy = dict.fromkeys(TASKS, right)
+    result = Result(design, tokens, seed, "cpu", 600, "tuned", 12345, 67890, accuracy, {}, MACHINE)
+    return replace(result, **changes)
+
+
+def kept(result: Result, path: Path) -> Result:
+    """That result, written to a file as `compare` does."""
+    path.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    return result
+
+
+def test_an_interval_is_students():
+    assert interval([0.5, 0.7]) == pytest.approx((0.6, 12.706 * 0.1))
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.303 / math.sqrt(3)))
+    assert interval([0.3] * 4) == (pytest.approx(0.3), pytest.approx(0))
+    mean, half = interval([0.4])
+    assert mean == 0.4 and math.isnan(half)
+    for n, factor in ((10, 2.262), (11, 2.228), (16, 2.131), (31, 2.042), (121, 1.980)):  # tables of t, 97.5 %
+        values = [0.0, 1.0] * (n // 2) + [0.5] * (n % 2)
+        deviation = math.sqrt(sum((value - 0.5) ** 2 for value in values) / (n - 1))
+        assert interval(values) == pytest.approx((0.5, factor * deviation / math.sqrt(n)), rel=2e-3)
+
+
+def test_a_table_has_the_best_first_the_blind_last_and_says_how_sure():
+    results = [
+        made("blind", seed=0, tokens=0, right=0.9, connector_weights=0),
+        *(made("deco", seed=seed, right=right) for seed, right in enumerate((0.30, 0.40, 0.50))),
+        *(made("blip2", seed=seed, right=right) for seed, right in enumerate((0.60, 0.62))),
+        made("blip2", seed=0, tokens=64, right=0.2),
+    ]
+    for result in results[1:4]:
+        result.accuracy["COLOR"] = 0.7
+    head, line, *rows = table(results, ("COLOR", "SHAPE")).splitlines()
+    assert head == "| design | tokens | decoder | connector weights | COLOR | SHAPE | mean | told in words |"
+    assert line.count("|") == head.count("|")
+    assert rows == [
+        "| blip2 | 16 | tuned | 12 k | 61 ± 13 | 61 ± 13 | 61 ± 13 | - |",  # 12.706 x 1.41 / sqrt(2)
+        "| deco | 16 | tuned | 12 k | 70 ± 0 | 40 ± 25 | 55 ± 12 | - |",  # 4.303 x 10 / sqrt(3), and half of it
+        "| blip2 | 64 | tuned | 12 k | 20 | 20 | 20 | - |",
+        "| blind | - | tuned | - | 90 | 90 | 90 | - |",
+    ]
+    assert table(results).splitlines()[0].count("|") == 1 + 6 + len(TASKS)
+    assert table(reversed(results), ("COLOR", "SHAPE")).splitlines()[2:] == rows
+
+
+def test_what_of_the_decoder_learned_makes_a_row_of_its_own_with_what_it_still_reads():
+    told = {"COLOR": 0.8, "SHAPE": 0.6, "BIND": 0.0}
+    results = [
+        made(language="lora", right=0.4, told=told),
+        made(language="frozen", right=0.6, seed=0, told=told),
+        made(language="frozen", right=0.6, seed=1, told={"COLOR": 0.9, "SHAPE": 0.7}),
+        made(right=0.5, seed=0, told=told),
+        made(right=0.5, seed=1),  # nobody asked this one, so nothing is said of them all
+    ]
+    assert table(results, ("COLOR", "SHAPE")).splitlines()[2:] == [
+        "| deco | 16 | frozen | 12 k | 60 ± 0 | 60 ± 0 | 60 ± 0 | 75 ± 64 |",  # 12.706 x 7.07 / sqrt(2)
+        "| deco | 16 | tuned | 12 k | 50 ± 0 | 50 ± 0 | 50 ± 0 | - |",
+        "| deco | 16 | lora | 12 k | 40 | 40 | 40 | 70 |",
+    ]
+
+
+def test_results_of_two_settings_make_no_table():
+    with pytest.raises(ValueError, match="two results of deco, tuned, with 16 tokens and seed 0: compare those of one"):
+        table([made(), made(steps=1200)])
+
+
+def test_differences_are_those_of_the_same_seed():
+    some = [made(seed=seed, told={"COLOR": right}) for seed, right in ((3, 0.9), (0, 0.5), (1, 0.7))]
+    others = [made(seed=seed, told={"COLOR": right}) for seed, right in ((1, 0.4), (2, 0.0), (3, 1.0))]
+    assert paired(some, others, lambda run: run.told["COLOR"]) == pytest.approx([0.3, -0.1])
+    assert paired(some, some[:0], lambda run: run.told["COLOR"]) == []
+
+
+def test_the_setting_is_said():
+    results = [made(seed=1), made(seed=0), made(seed=0, machine={**MACHINE, "date": "2026-01-04"})]
+    assert setting(results[:1]) == "600 steps at scale cpu, seeds 1; x86_64 CPU, torch 2.9, 2026-01-02"
+    assert setting(results) == "600 steps at scale cpu, seeds 0, 1; x86_64 CPU, torch 2.9, 2026-01-02 to 2026-01-04"
+    assert setting([*results, made(scale="gpu", steps=9)]).startswith("9, 600 steps at scale cpu, gpu, seeds 0, 1; ")
+    with pytest.raises(ValueError, match="no results"):
+        setting([])
+
+
+def test_results_that_are_collected_come_with_the_package(tmp_path, monkeypatch):
+    results = [
+        kept(made(seed=seed, told={"COLOR": 0.1}), tmp_path / f"deco-16-tuned-cpu-600-seed{seed}.json")
+        for seed in (0, 1)
+    ]
+    kept(made(scale="gpu"), tmp_path / "deco-16-tuned-gpu-600-seed0.json")
+    out = tmp_path / "results" / "cpu.json"
+    assert collect(tmp_path, "cpu", out) == results and out.read_bytes().endswith(b"\n")
+    monkeypatch.setattr("minivlm.tables.files", lambda name: {"minivlm": tmp_path}[name])
+    assert bundled_results() == results and bundled_results("gpu") == []
+
+
+def test_the_readme_says_so_where_nothing_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("minivlm.tables.files", lambda _: tmp_path)
+    assert connectors_table() == "Not yet measured."
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "cpu.json").write_text(json.dumps([asdict(made())]), encoding="utf-8")
+    told, _, words = connectors_table().rpartition("\n\n")
+    assert told == table([made()]) and words == f"{setting([made()])}."
