@@ -82,6 +82,20 @@ def compare(arguments: argparse.Namespace) -> None:
     print(f"{table(results)}\n\n{setting(results)}")
 
 
+def shots(arguments: argparse.Namespace) -> None:
+    """Train a design, decoder frozen, to follow the examples in its prompt; print its accuracy against their number."""
+    from minivlm.shots import COUNTS, few_shots
+
+    for seed in arguments.seeds:
+        result = few_shots(
+            arguments.design, arguments.tokens, seed, arguments.scale, arguments.out, arguments.precision
+        )
+        print(f"{result.design}, {result.tokens} tokens, seed {seed}, {result.steps} steps; shots: {COUNTS}")
+        for name, by_rule in (("pictures", result.seen), ("words", result.told)):
+            for rule, shares in by_rule.items():
+                print(f"  {name:8} {rule:5} {'  '.join(f'{share:4.0%}' for share in shares)}")
+
+
 def _answering(path: str) -> VLM:
     """The model of a file, or a ValueError if it is one that cannot be asked."""
     from minivlm.storage import load
@@ -153,6 +167,13 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
     sub.add_argument("--out", default="runs/compare", help="folder for results, kept (default: %(default)s)")
+    sub = command(shots, "shots")
+    sub.add_argument("design", help="one of those that answer")
+    sub.add_argument("--tokens", type=int, help="visual tokens a picture (default: the design's own)")
+    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
+    sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
+    sub.add_argument("--out", default="runs/shots", help="folder for results, kept (default: %(default)s)")
     sub = command(pretrain, "pretrain")
     sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
     sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")

@@ -58,7 +58,7 @@ def compare(
         raise ValueError(f"steps must be at least 1, got {steps}")
     if language not in LANGUAGE:
         raise ValueError(f"unknown language {language!r}; choose one of {', '.join(LANGUAGE)}")
-    configs = {name: _budgeted(name, tokens) for name in designs if name != BLIND}
+    configs = {name: budgeted(name, tokens) for name in designs if name != BLIND}
     results, test = [], None
     for seed in dict.fromkeys(seeds):
         bank = None
@@ -77,7 +77,7 @@ def compare(
     return results
 
 
-def _budgeted(name: str, tokens: int | None) -> VLMConfig:
+def budgeted(name: str, tokens: int | None) -> VLMConfig:
     """The mini configuration of that design with so many tokens a picture."""
     config = VARIANTS[name]() if name in VARIANTS else configure(name)
     if not isinstance(config, VLMConfig):
@@ -138,7 +138,7 @@ class _Run:
             trained_weights=sum(p.numel() for p in model.parameters() if p.requires_grad),
             accuracy={task: score.accuracy for task, score in seen.items()},
             told={task: score.accuracy for task, score in read.items()},
-            machine={**_machine(), "precision": precision or "default"},
+            machine={**machine(), "precision": precision or "default"},
         )
 
 
@@ -148,7 +148,7 @@ def _blind_stages(size: Size, bank: Bank, seed: int) -> list[Stage]:
     return [Stage("instruct", questions, size.steps, lr=1e-3, trains=("language",))]
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
     """Where and with what a result came to be."""
     device = pick_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"

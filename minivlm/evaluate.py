@@ -115,15 +115,14 @@ def evaluate(
 
 
 @torch.no_grad()
-def score_shots(model: VLM, batch: Batch, others: Int[Tensor, "B C"]) -> list[Score]:
-    """For the n-th of the C labels of every episode (n shots come before it): how often is it likelier than the other
-    label, whose id is in `others`? Guessing gets half."""
-    output, (episodes, cases) = model(batch), others.shape
+def score_episodes(model: VLM, batch: Batch, others: Int[Tensor, " B"]) -> Score:
+    """How often is the answer of an episode likelier than its other label, whose id is in `others`? Guessing gets
+    half."""
+    output = model(batch)
     rows, columns, targets = answer_positions(output.layout, batch.labels)
-    scores = output.logits[rows, output.layout.predecessor()[rows, columns]]  # (B*C, V)
-    own, other = (scores.gather(1, ids.reshape(-1, 1)) for ids in (targets, others))
-    hits = (own > other).unflatten(0, (episodes, cases)).sum(dim=0).flatten().tolist()
-    return [Score(hit, episodes, 0.5) for hit in hits]
+    scores = output.logits[rows, output.layout.predecessor()[rows, columns]]  # (B, V)
+    own, other = (scores.gather(1, ids[:, None]) for ids in (targets, others))
+    return Score(int((own > other).sum()), len(targets), 0.5)
 
 
 def mean_accuracy(scores: dict[str, Score], tasks: Sequence[str] | None = None) -> float:

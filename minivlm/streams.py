@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from minivlm.batch import IGNORE, Batch, each_apart
 from minivlm.data.captions import caption
-from minivlm.data.episodes import Episodes, sample_episodes
+from minivlm.data.episodes import RULES, Episodes, sample_episodes, tell
 from minivlm.data.scenes import (
     COLOR_NAMES,
     SHAPE_NAMES,
@@ -194,34 +194,48 @@ def _read(tokenizer: Tokenizer, told: list[str], dialogs: list[list[tuple[str, s
 
 @dataclass(frozen=True)
 class Shots:
-    """Episodes of `cases` cases on a bank of single objects: shown, or (`told`) named in words. Every label is to be
-    learned; the more cases come before it, the more there is to tell it from."""
+    """Episodes on a bank of single objects, of `fewest` to `most` shots, as many in all of a batch, and of one rule. Of
+    the cases, the share `told` is told in words; `asked`: is the one asked about? (None: as the rest.)"""
 
     tokenizer: Tokenizer
     bank: Bank
     batch_size: int
-    cases: int = 5
-    told: bool = False
+    fewest: int = 2
+    most: int = 6
+    told: float = 0.0
+    asked: bool | None = None
     seed: int = 0
 
     def __call__(self, step: int, rows: range) -> Step:
-        episodes = sample_episodes(self.bank.scenes, self.batch_size, self.cases, generator(self.seed, step))
-        batch = pack_episodes(self.tokenizer, episodes[rows.start : rows.stop], self.bank, self.told)
-        return Step((batch,), int((batch.labels >= 0).sum()))
+        chance = generator(self.seed, step)
+        shots = int(torch.randint(self.fewest, self.most + 1, (), generator=chance))
+        rule = RULES[int(torch.randint(len(RULES), (), generator=chance))]
+        episodes = sample_episodes(self.bank.scenes, self.batch_size, shots, rule, chance)
+        told = torch.rand(episodes.scene.shape, generator=chance) < self.told
+        if self.asked is not None:
+            told[:, -1] = self.asked
+        here = slice(rows.start, rows.stop)
+        return Step((pack_episodes(self.tokenizer, episodes[here], self.bank, told[here]),), len(rows))
 
 
-def pack_episodes(tokenizer: Tokenizer, episodes: Episodes, bank: Bank, told: bool = False) -> Batch:
-    """One sequence an episode: "dax or wug ? <image> is dax . <image> is wug . ...", or with names in place of the
-    pictures."""
-    rows, learned = [], []
-    for labels, scenes, answers in zip(episodes.labels, episodes.scene.tolist(), episodes.answer.tolist(), strict=True):
-        ids, places = [tokenizer.bos_id, *tokenizer.encode(f"{labels[0]} or {labels[1]} ?")], []
-        for scene, answer in zip(scenes, answers, strict=True):
-            shown = bank.scenes[scene].objects[0].name if told else "<image>"
-            ids += tokenizer.encode(f"{shown} is {labels[answer]} .")
-            places.append(len(ids) - 2)
-        rows.append(ids)
-        learned.append(places)
-    ids, places = torch.tensor(rows), torch.tensor(learned)  # every word of an episode is one id: rows of one length
-    labels = torch.full_like(ids, IGNORE).scatter(1, places, ids.gather(1, places))
-    return Batch(None, ids, labels, features=None if told else bank.features[episodes.scene, 0])
+def pack_episodes(
+    tokenizer: Tokenizer, episodes: Episodes, bank: Bank, told: Bool[Tensor, "B cases"] | None = None
+) -> Batch:
+    """One sequence an episode, the answer last, which alone is to be learned. What is `told` (default: nothing) has no
+    picture."""
+    told = torch.zeros_like(episodes.scene, dtype=torch.bool) if told is None else told
+    texts = zip(tell(episodes, bank.scenes, told), episodes.right(), strict=True)
+    ids = torch.tensor([[tokenizer.bos_id, *tokenizer.encode(f"{text} {answer}")] for text, answer in texts])
+    labels = torch.full_like(ids, IGNORE)
+    labels[:, -1] = ids[:, -1]
+    shown = (~told).sum(dim=1)  # (B,)
+    if not shown.any():
+        return Batch(None, ids, labels)
+    first = torch.argsort(told.int(), dim=1, stable=True)[:, : int(shown.max())]  # pictures first, in their order
+    return Batch(
+        None,
+        ids,
+        labels,
+        features=bank.features[episodes.scene.gather(1, first), 0],
+        image_mask=torch.arange(first.shape[1]) < shown[:, None],
+    )

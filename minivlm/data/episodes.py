@@ -1,8 +1,12 @@
-"""Episodes: some cases of a rule that is made up on the spot, and the next case can be told from those before it.
+"""Episodes: a picture is called something that it is not, and the shots before it say what.
 
-Two words that mean nothing stand for two colours, or for two shapes, drawn anew for each episode: "dax" is what is
-red, "wug" what is blue. Nothing learned earlier helps with the first case, a coin toss. One case narrows the rule down,
-a few settle it.
+"a red X , a blue Y . what color is the Z ?": X, Y and Z are pictures, whose own colours have no say. If X is a circle
+and Y a square, circles are called red here and squares blue, so what Z is called is told by its shape, and by the
+shots. The other rule has it the other way round: a picture's colour decides which shape it is called. Which two words
+stand for which two values is drawn anew for each episode, so without shots it is a guess.
+
+The labels are words that the decoder knows, where it is used to read them: an episode told in words, "a red circle , a
+blue square . what color is the circle ?", it can follow. Whether it can follow pictures is a matter of the design.
 """
 
 from __future__ import annotations
@@ -11,49 +15,63 @@ import random
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from minivlm.data.scenes import COLOR_NAMES, SHAPE_NAMES, Scenes
 
-LABELS = ("dax", "wug", "blick", "fep", "zup", "kiki", "bouba", "toma", "lorp", "mip")
-_VALUES = {"color": len(COLOR_NAMES), "shape": len(SHAPE_NAMES)}
+RULES = ("color", "shape")  # what is asked for; the other of the two decides
+_NAMES = {"color": COLOR_NAMES, "shape": SHAPE_NAMES}
+_DECIDES = {"color": "shape", "shape": "color"}
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """B episodes of C cases.
+    """B episodes of S shots and a question.
 
-    scene   (B, C), which scene of a bank of single objects each case shows
-    answer  (B, C), 0 or 1: which of its episode's two labels is right
+    rule    of all of them, one of `RULES`
+    scene   (B, S + 1), which scene of a bank of single objects each case shows; the last is asked about
+    answer  (B, S + 1), 0 or 1: which of its episode's two labels a case is given
     labels  the two labels of each episode
     """
 
-    scene: Int[Tensor, "B C"]
-    answer: Int[Tensor, "B C"]
+    rule: str
+    scene: Int[Tensor, "B cases"]
+    answer: Int[Tensor, "B cases"]
     labels: tuple[tuple[str, str], ...]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, rows: slice) -> Episodes:
-        return Episodes(self.scene[rows], self.answer[rows], self.labels[rows])
+        return Episodes(self.rule, self.scene[rows], self.answer[rows], self.labels[rows])
+
+    def right(self) -> list[str]:
+        """The answer of each episode."""
+        return [pair[answer] for pair, answer in zip(self.labels, self.answer[:, -1].tolist(), strict=True)]
+
+    def wrong(self) -> list[str]:
+        """The other label of each episode."""
+        return [pair[1 - answer] for pair, answer in zip(self.labels, self.answer[:, -1].tolist(), strict=True)]
 
 
-def sample_episodes(scenes: Scenes, n: int, cases: int, generator: torch.Generator) -> Episodes:
-    """`n` episodes on `scenes` of one object each. ValueError if some scene has more, or fewer than two values of an
-    attribute occur."""
+def sample_episodes(scenes: Scenes, n: int, shots: int, rule: str, generator: torch.Generator) -> Episodes:
+    """`n` episodes on `scenes` of one object each. ValueError if some scene has more, or fewer than two values of what
+    decides occur."""
+    if rule not in RULES:
+        raise ValueError(f"unknown rule {rule!r}; choose one of {', '.join(RULES)}")
     if (scenes.shape[:, 1:] >= 0).any():
         raise ValueError("an episode shows one object a picture: sample scenes with max_objects=1")
-    if n < 1 or cases < 1:
-        raise ValueError(f"need at least one episode of one case, got {n} of {cases}")
+    if n < 1 or shots < 0:
+        raise ValueError(f"need at least one episode and no fewer than 0 shots, got {n} of {shots}")
     chance = random.Random(int(torch.randint(2**62, (), generator=generator)))
-    where = {name: _by_value(getattr(scenes, name)[:, 0], count) for name, count in _VALUES.items()}
-    if min(map(len, where.values())) < 2:
-        raise ValueError("too few scenes: a rule needs two colours, or two shapes, to tell apart")
-    rows = [_episode(where[chance.choice(tuple(where))], cases, chance) for _ in range(n)]
+    decides = _DECIDES[rule]
+    where = _by_value(getattr(scenes, decides)[:, 0], len(_NAMES[decides]))
+    if len(where) < 2:
+        raise ValueError(f"too few scenes: this rule needs two values of {decides} to tell apart")
+    rows = [_cases(where, shots + 1, chance) for _ in range(n)]
     scene, answer = (torch.tensor(column) for column in zip(*rows, strict=True))
-    return Episodes(scene, answer, tuple(tuple(chance.sample(LABELS, 2)) for _ in range(n)))
+    return Episodes(rule, scene, answer, tuple(tuple(chance.sample(_NAMES[rule], 2)) for _ in range(n)))
 
 
 def _by_value(values: Int[Tensor, " S"], count: int) -> list[list[int]]:
@@ -62,8 +80,27 @@ def _by_value(values: Int[Tensor, " S"], count: int) -> list[list[int]]:
     return [scenes for scenes in found if scenes]
 
 
-def _episode(scenes: list[list[int]], cases: int, chance: random.Random) -> tuple[list[int], list[int]]:
+def _cases(scenes: list[list[int]], cases: int, chance: random.Random) -> tuple[list[int], list[int]]:
     """The scene and the answer of each case, for two of the values, each case drawn for itself."""
     two = chance.sample(scenes, 2)
     answers = [chance.randrange(2) for _ in range(cases)]
     return [chance.choice(two[answer]) for answer in answers], answers
+
+
+def tell(episodes: Episodes, scenes: Scenes, told: Bool[Tensor, "B cases"]) -> list[str]:
+    """Each episode in words up to its answer, with an `<image>` for each case, or where it is `told` the word for what
+    decides."""
+    return [_tell(episodes, row, scenes, words) for row, words in enumerate(told.tolist())]
+
+
+def _tell(episodes: Episodes, row: int, scenes: Scenes, told: list[bool]) -> str:
+    labels, decides = episodes.labels[row], _DECIDES[episodes.rule]
+    values = getattr(scenes, decides)[episodes.scene[row], 0].tolist()
+    *shown, asked = (_NAMES[decides][v] if word else "<image>" for v, word in zip(values, told, strict=True))
+    called = [labels[answer] for answer in episodes.answer[row].tolist()]
+    if episodes.rule == "color":
+        shot, question = "a {called} {it}", f"what color is the {asked} ?"
+    else:
+        shot, question = "a {it} {called}", f"what shape is the {asked} object ?"
+    shots = [shot.format(called=label, it=it) for label, it in zip(called, shown, strict=False)]
+    return f"{' , '.join(shots)} . {question}" if shots else question

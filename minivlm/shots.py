@@ -1,0 +1,127 @@
+"""Few shots: does a design follow the examples in its prompt, if its decoder follows them in words?
+
+The decoder is frozen all along. What is new, the connector and what the fusion adds, learns on episodes: first the
+shots are told in words and only what is asked about is a picture, then half of all, then everything is a picture. From
+pictures alone it would not start: before a picture of a circle is to the decoder what the word is, there is nothing to
+match it with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from minivlm.compare import budgeted, machine
+from minivlm.data.episodes import RULES, sample_episodes
+from minivlm.data.scenes import sample_scenes
+from minivlm.evaluate import score_episodes
+from minivlm.language.tokenizer import mini_tokenizer
+from minivlm.model import VLM
+from minivlm.runtime import pick_device, pick_scale
+from minivlm.storage import warm_start, whole
+from minivlm.streams import Bank, Shots, generator, pack_episodes
+from minivlm.train import Stage, train
+
+COUNTS = (0, 1, 2, 4, 8)  # shots of the test; training has 2 to 6
+
+
+@dataclass(frozen=True)
+class Size:
+    """Pictures in the bank, batch, steps of the three stages; episodes of each rule and number of shots in the test."""
+
+    scenes: int
+    batch_size: int
+    steps: tuple[int, int, int]
+    episodes: int
+
+
+SIZES = {
+    "smoke": Size(scenes=40, batch_size=4, steps=(2, 2, 2), episodes=10),
+    "cpu": Size(scenes=2000, batch_size=64, steps=(500, 700, 1000), episodes=1000),
+    "gpu": Size(scenes=20000, batch_size=256, steps=(500, 700, 1000), episodes=4000),
+}
+
+
+@dataclass(frozen=True)
+class ShotResult:
+    """One run: the share of episodes in which the right label was likelier than the other, after 0, 1, 2, 4 and 8
+    shots, by rule; of pictures (`seen`), and of the same episodes told in words (`told`), which no training touches."""
+
+    design: str
+    tokens: int
+    seed: int
+    scale: str
+    steps: int
+    seen: dict[str, list[float]]
+    told: dict[str, list[float]]
+    machine: dict[str, str]
+
+
+def few_shots(
+    design: str,
+    tokens: int | None,
+    seed: int,
+    scale: str | None = None,
+    folder: str | Path = "runs/shots",
+    precision: str | None = None,
+) -> ShotResult:
+    """Train a mini design (with `tokens` a picture, or its own number) on episodes and test it; what is found in
+    `folder` is not run again."""
+    scale = scale or pick_scale(pick_device())
+    if scale not in SIZES:
+        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SIZES)}")
+    config, size = budgeted(design, tokens), SIZES[scale]
+    path = Path(folder) / f"{design}-{config.num_tokens}-{scale}-seed{seed}.json"
+    if not path.exists():
+        torch.manual_seed(seed)
+        model = warm_start(config.build()).to(pick_device())
+        bank = Bank.make(model, sample_scenes(size.scenes, generator(seed, 0), max_objects=1))
+        train(model, stages(model, bank, size, seed + 1), precision=precision)
+        seen, told = (examine(model, size.episodes, told) for told in (False, True))
+        made = machine() | {"precision": precision or "default"}
+        result = ShotResult(design, config.num_tokens, seed, scale, sum(size.steps), seen, told, made)
+        with whole(path) as unfinished:
+            unfinished.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+    return ShotResult(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def stages(model: VLM, bank: Bank, size: Size, seed: int) -> list[Stage]:
+    """Shots in words, half in words, all in pictures; the decoder is frozen."""
+    tokenizer = mini_tokenizer()
+    new = tuple(part for part in model.parts if part in ("connector", "fusion"))
+    given = {"shots in words": dict(told=1.0, asked=False), "half in words": dict(told=0.5), "pictures": {}}
+    return [
+        Stage(name, Shots(tokenizer, bank, size.batch_size, seed=seed + n, **words), steps, lr=2e-3, trains=new)
+        for n, ((name, words), steps) in enumerate(zip(given.items(), size.steps, strict=True))
+    ]
+
+
+def examine(model: VLM, episodes: int, told: bool, counts: Sequence[int] = COUNTS) -> dict[str, list[float]]:
+    """The share of fixed test episodes that are answered right, by rule, for each of the `counts` of shots; all in
+    pictures, or all `told` in words."""
+    tokenizer, device = mini_tokenizer(), next(model.parameters()).device
+    bank = Bank.make(model, sample_scenes(500, generator(77, 0), max_objects=1))
+    shares = {rule: [] for rule in RULES}
+    for rule in RULES:
+        for shots in counts:
+            sampled = sample_episodes(bank.scenes, episodes, shots, rule, generator(78, shots))
+            right = 0
+            for start in range(0, episodes, 100):
+                some = sampled[start : start + 100]
+                words = torch.full_like(some.scene, told, dtype=torch.bool)
+                others = torch.tensor([tokenizer.encode(label)[0] for label in some.wrong()], device=device)
+                batch = pack_episodes(tokenizer, some, bank, words).to(device)
+                right += score_episodes(model, batch, others).right
+            shares[rule].append(right / episodes)
+    return shares
+
+
+def bundled_shots(scale: str = "cpu") -> list[ShotResult]:
+    """The runs whose results come with the package; an empty list for a scale that none were made at."""
+    file = files("minivlm").joinpath("results", f"shots-{scale}.json")
+    return [ShotResult(**stored) for stored in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else []
