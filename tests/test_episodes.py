@@ -10,96 +10,119 @@ import torch
 from references import randomise
 
 from minivlm.batch import Batch
-from minivlm.data.episodes import LABELS, Episodes, sample_episodes
-from minivlm.data.scenes import sample_scenes
-from minivlm.evaluate import evaluate, score_shots
+from minivlm.data.episodes import RULES, Episodes, sample_episodes, tell
+from minivlm.data.scenes import COLOR_NAMES, SHAPE_NAMES, sample_scenes
+from minivlm.evaluate import evaluate, score_episodes
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.streams import Bank, Shots, generator, pack_episodes
 
 T = mini_tokenizer()
 SINGLE = sample_scenes(300, generator(3, 0), max_objects=1)
+NAMES = {"color": COLOR_NAMES, "shape": SHAPE_NAMES}
+DECIDES = {"color": "shape", "shape": "color"}
 
 
-def drawn(n: int = 400, cases: int = 5, seed: int = 0) -> Episodes:
-    return sample_episodes(SINGLE, n, cases, generator(seed, 0))
+def drawn(rule: str, n: int = 400, shots: int = 4, seed: int = 0) -> Episodes:
+    return sample_episodes(SINGLE, n, shots, rule, generator(seed, 0))
 
 
-def rules(episodes: Episodes, i: int) -> set[str]:
-    """The attributes that tell the answers of an episode: one value where it is 0, another where it is 1."""
-    found = set()
-    for name in ("color", "shape"):
-        values = getattr(SINGLE, name)[episodes.scene[i], 0].tolist()
-        sides = [{v for v, a in zip(values, episodes.answer[i].tolist(), strict=True) if a == side} for side in (0, 1)]
-        if all(len(side) <= 1 for side in sides) and not sides[0] & sides[1]:
-            found.add(name)
-    return found
-
-
-def test_a_rule_tells_the_cases_of_an_episode_and_both_kinds_occur():
-    episodes = drawn()
-    told = [rules(episodes, i) for i in range(len(episodes))]
-    assert all(told)
-    assert {"color"} in told and {"shape"} in told
-    colors, shapes = (getattr(SINGLE, name)[episodes.scene, 0].unique() for name in ("color", "shape"))
-    assert (len(colors), len(shapes)) == (10, 8)
-    assert {label for pair in episodes.labels for label in pair} == set(LABELS)
-    for name in ("color", "shape"):  # every value is one that a rule is about
-        about = [episodes.scene[i] for i in range(len(episodes)) if told[i] == {name}]
-        assert len(getattr(SINGLE, name)[torch.stack(about), 0].unique()) == {"color": 10, "shape": 8}[name]
-    both = episodes.answer.float().mean(dim=1)
-    assert ((both > 0) & (both < 1)).float().mean() == pytest.approx(1 - 2 * 0.5**5, abs=0.05)
-
-
-def test_nothing_but_earlier_cases_tells_the_label():
-    """Each label is on either side as often, whatever the picture shows; each case is a coin toss for itself."""
-    episodes = drawn(4000, cases=2)
-    first = [labels[answer] for labels, answer in zip(episodes.labels, episodes.answer[:, 0].tolist(), strict=True)]
-    red = SINGLE.color[episodes.scene[:, 0], 0] == 0
-    for label in LABELS:
-        among = torch.tensor([label in pair for pair in episodes.labels])
-        right = torch.tensor([given == label for given in first])
-        assert float(right[among].float().mean()) == pytest.approx(0.5, abs=0.06)
-        assert float(right[among & red].float().mean()) == pytest.approx(0.5, abs=0.2)
-    assert float((episodes.answer[:, 0] == episodes.answer[:, 1]).float().mean()) == pytest.approx(0.5, abs=0.03)
+@pytest.mark.parametrize("rule", RULES)
+def test_one_value_of_what_decides_for_each_label(rule):
+    episodes = drawn(rule)
+    values = getattr(SINGLE, DECIDES[rule])[episodes.scene, 0]  # (B, cases)
+    for shown, answers in zip(values.tolist(), episodes.answer.tolist(), strict=True):
+        sides = [{v for v, a in zip(shown, answers, strict=True) if a == side} for side in (0, 1)]
+        assert all(len(side) <= 1 for side in sides) and not sides[0] & sides[1]
+    assert len(values.unique()) == len(NAMES[DECIDES[rule]])
+    assert {label for pair in episodes.labels for label in pair} == set(NAMES[rule])
     assert all(a != b for a, b in episodes.labels)
+    assert ((episodes.answer.float().mean(dim=1) % 1) > 0).float().mean() == pytest.approx(1 - 2 * 0.5**5, abs=0.05)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_nothing_but_the_shots_tells_the_answer(rule):
+    """Without them either label is as likely, whatever it is, whatever the picture shows, and whatever colour or shape
+    it has itself."""
+    episodes = drawn(rule, 6000, shots=1)
+    right, wrong = episodes.right(), episodes.wrong()
+    own = [NAMES[rule][v] for v in getattr(SINGLE, rule)[episodes.scene[:, -1], 0].tolist()]
+    for label in NAMES[rule]:
+        share = right.count(label) / (right.count(label) + wrong.count(label))
+        assert share == pytest.approx(0.5, abs=0.06)
+    theirs = [label == mine for label, mine in zip(right, own, strict=True)]
+    assert sum(theirs) / len(theirs) == pytest.approx(1 / len(NAMES[rule]), abs=0.03)
+    value = getattr(SINGLE, DECIDES[rule])[episodes.scene[:, -1], 0] == 0
+    first = torch.tensor([label == NAMES[rule][0] for label in right])
+    assert float(first[value].float().mean()) == pytest.approx(1 / len(NAMES[rule]), abs=0.06)
+    assert float((episodes.answer[:, 0] == episodes.answer[:, 1]).float().mean()) == pytest.approx(0.5, abs=0.03)
 
 
 def test_what_makes_no_episode_is_refused():
     with pytest.raises(ValueError, match="one object a picture"):
-        sample_episodes(sample_scenes(20, generator(0, 0), min_objects=2), 1, 1, generator(0, 0))
-    with pytest.raises(ValueError, match="at least one episode of one case, got 2 of 0"):
-        sample_episodes(SINGLE, 2, 0, generator(0, 0))
-    with pytest.raises(ValueError, match="two colours, or two shapes"):
-        sample_episodes(SINGLE[:1], 2, 2, generator(0, 0))
+        sample_episodes(sample_scenes(20, generator(0, 0), min_objects=2), 1, 1, "color", generator(0, 0))
+    with pytest.raises(ValueError, match="at least one episode and no fewer than 0 shots, got 2 of -1"):
+        sample_episodes(SINGLE, 2, -1, "color", generator(0, 0))
+    with pytest.raises(ValueError, match="two values of color to tell apart"):
+        sample_episodes(SINGLE[:1], 2, 2, "shape", generator(0, 0))
+    with pytest.raises(ValueError, match="unknown rule 'size'; choose one of color, shape"):
+        sample_episodes(SINGLE, 2, 2, "size", generator(0, 0))
+
+
+def test_an_episode_reads_as_it_says():
+    circle, square = (next(i for i in range(300) if int(SINGLE.shape[i, 0]) == v) for v in (0, 1))
+    names = [SHAPE_NAMES[0], SHAPE_NAMES[1]]
+    colors = Episodes("color", torch.tensor([[circle, square, circle]]), torch.tensor([[0, 1, 0]]), (("red", "blue"),))
+    told = torch.tensor([[True, False, True]])
+    [text] = tell(colors, SINGLE, told)
+    assert text == f"a red {names[0]} , a blue <image> . what color is the {names[0]} ?"
+    assert (colors.right(), colors.wrong()) == (["red"], ["blue"])
+    own = COLOR_NAMES[int(SINGLE.color[circle, 0])]
+    shapes = Episodes("shape", torch.tensor([[square, circle]]), torch.tensor([[1, 0]]), (("ring", "heart"),))
+    [text] = tell(shapes, SINGLE, torch.tensor([[False, True]]))
+    assert text == f"a <image> heart . what shape is the {own} object ?"
+    [text] = tell(shapes, SINGLE, torch.tensor([[False, False]]))
+    assert text == "a <image> heart . what shape is the <image> object ?"
+    alone = Episodes("color", torch.tensor([[circle]]), torch.tensor([[1]]), (("red", "blue"),))
+    assert tell(alone, SINGLE, torch.tensor([[False]])) == ["what color is the <image> ?"]
 
 
 def tiny_bank() -> Bank:
     return Bank(SINGLE, torch.randn(len(SINGLE), 1, 4, 16, generator=generator(1, 0)))
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_an_episode_reads_as_it_says(told):
-    episodes, bank = drawn(6, cases=3), tiny_bank()
+def test_a_batch_has_the_pictures_that_its_words_call_for():
+    episodes, bank = drawn("color", 6, shots=3), tiny_bank()
+    told = torch.rand(6, 4, generator=generator(2, 0)) < 0.5
+    told[0], told[1] = True, False
     batch = pack_episodes(T, episodes, bank, told)
-    for i, (a, b) in enumerate(episodes.labels):
-        cases = zip(episodes.scene[i].tolist(), episodes.answer[i].tolist(), strict=True)
-        names = [(SINGLE[scene].objects[0].name if told else "<image>", (a, b)[answer]) for scene, answer in cases]
-        text = f"{a} or {b} ? " + " ".join(f"{name} is {label} ." for name, label in names)
-        assert batch.input_ids[i].tolist() == [T.bos_id, *T.encode(text)]
-        learned = batch.labels[i] >= 0
-        assert T.decode(batch.input_ids[i][learned].tolist()) == " ".join(label for _, label in names)
-        assert torch.equal(batch.labels[i][learned], batch.input_ids[i][learned])
-        if not told:
-            assert torch.equal(batch.features[i], bank.features[episodes.scene[i], 0])
-    assert told == (batch.features is None)
+    texts = tell(episodes, SINGLE, told)
+    for i, (text, answer) in enumerate(zip(texts, episodes.right(), strict=True)):
+        assert batch.input_ids[i].tolist() == [T.bos_id, *T.encode(f"{text} {answer}")]
+        assert batch.labels[i].tolist() == [-100] * (batch.input_ids.shape[1] - 1) + T.encode(answer)
+        shown = episodes.scene[i][~told[i]]
+        assert int(batch.num_images[i]) == len(shown) == int((batch.input_ids[i] == T.image_id).sum())
+        assert torch.equal(batch.features[i, : len(shown)], bank.features[shown, 0])
+    words = pack_episodes(T, episodes, bank, torch.ones(6, 4, dtype=torch.bool))
+    assert words.features is None and words.image_mask is None and not (words.input_ids == T.image_id).any()
 
 
 def test_a_stream_of_episodes_is_the_same_for_whoever_asks():
-    shots = Shots(T, tiny_bank(), batch_size=6, cases=3)
+    shots = Shots(T, tiny_bank(), batch_size=6, told=0.5)
     whole, part = shots(4, range(6)), shots(4, range(2, 5))
-    assert whole.weight == 18 and part.weight == 9
+    assert whole.weight == 6 and part.weight == 3
     assert torch.equal(whole.inputs[0].input_ids[2:5], part.inputs[0].input_ids)
-    assert not torch.equal(shots(5, range(6)).inputs[0].input_ids, whole.inputs[0].input_ids)
+    lengths = {shots(step, range(6)).inputs[0].input_ids.shape[1] for step in range(40)}
+    assert lengths == {3 * n + 1 + (n - 1) + 1 + words + 1 for n in range(2, 7) for words in (6, 7)}
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_stream_tells_in_words_what_it_says(asked):
+    for step in range(4):
+        batch = Shots(T, tiny_bank(), 5, told=float(not asked), asked=asked)(step, range(5)).inputs[0]
+        question = next(n for n, i in enumerate(batch.input_ids[0].tolist()) if T.words[i] == "what")
+        is_image = batch.input_ids == T.image_id
+        assert is_image[:, question:].any() == (not asked)
+        assert is_image[:, :question].any() == asked
 
 
 def reader():
@@ -107,23 +130,19 @@ def reader():
     return randomise(replace(config, language=replace(config.language, vocab_size=len(T))).build())
 
 
-def test_shots_are_scored_as_if_each_case_were_asked_alone():
-    model, episodes, cases = reader(), drawn(40, cases=3), 3
+@pytest.mark.parametrize("rule", RULES)
+def test_episodes_are_scored_as_if_each_were_asked_alone(rule):
+    model, episodes = reader(), drawn(rule, 40, shots=2)
     bank = Bank.make(model, SINGLE)
-    batch = pack_episodes(T, episodes, bank)
-    others = [[T.encode(pair[1 - answer])[0] for answer in answers]
-              for pair, answers in zip(episodes.labels, episodes.answer.tolist(), strict=True)]  # fmt: skip
-    scores = score_shots(model, batch, torch.tensor(others))
+    others = torch.tensor([T.encode(label)[0] for label in episodes.wrong()])
+    score = score_episodes(model, pack_episodes(T, episodes, bank), others)
+    right = 0
     with torch.no_grad():
-        for case in range(cases):
-            right = 0
-            for i in range(len(episodes)):
-                asked = (batch.input_ids[i] == T.image_id).nonzero().flatten()[case] + 2  # "<image> is"
-                here = Batch(None, batch.input_ids[i : i + 1, :asked], features=batch.features[i : i + 1, : case + 1])
-                own = T.encode(episodes.labels[i][episodes.answer[i, case]])[0]
-                last = model(here).logits[0, -1]
-                right += int(last[own] > last[others[i][case]])
-            assert (scores[case].right, scores[case].total, scores[case].chance) == (right, 40, 0.5)
+        for i, text in enumerate(tell(episodes, SINGLE, torch.zeros(40, 3, dtype=torch.bool))):
+            ids = torch.tensor([[T.bos_id, *T.encode(text)]])
+            last = model(Batch(None, ids, features=bank.features[episodes.scene[i], 0][None])).logits[0, -1]
+            right += int(last[T.encode(episodes.right()[i])[0]] > last[others[i]])
+    assert (score.right, score.total, score.chance) == (right, 40, 0.5) and 0 < right < 40
 
 
 def test_what_is_told_is_read_by_the_questions_of_that_picture():
