@@ -99,9 +99,10 @@ def flamingo_resampler(depth: int = 2) -> VLMConfig:
     return vlm(FlamingoResampler(TOKENS, depth=depth, heads=4, head_dim=32))
 
 
-def flamingo(every: int = 2) -> VLMConfig:
+def flamingo(every: int = 2, gate_start: float = 0.0) -> VLMConfig:
     """Where no picture is seen, only the decoder runs: what it said without pictures it goes on saying."""
-    fusion = FlamingoCrossAttention(every=every, heads=4, head_dim=32, visual_width=128, blind_mlp=False)
+    sizes = dict(every=every, heads=4, head_dim=32, visual_width=128)
+    fusion = FlamingoCrossAttention(**sizes, blind_mlp=False, gate_start=gate_start)
     return replace(flamingo_resampler(), fusion=fusion)
 
 
@@ -152,6 +153,8 @@ def beit3() -> VLMConfig:
 
 # Not designs of anyone's: what comparisons need beside them.
 VARIANTS: dict[str, Callable[[], VLMConfig]] = {
+    # Flamingo whose gates start open: shut, they open too slowly for the steps that all others need
+    "flamingo_open": lambda: flamingo(gate_start=1.0),
     # Flamingo's resampler, as deep as makes it as large as its layers in the decoder
     "flamingo_resampler_deep": lambda: flamingo_resampler(depth=4),
     # CogVLM without its experts, and with those of the MLPs alone

@@ -34,6 +34,9 @@ class _Rules:
     "preceding" ones. Before the first picture it looks at nothing (with "preceding", published code lets it look at
     them all). `blind_mlp`: the layers' MLPs run there too, as published; without, a place that sees no picture is the
     untouched decoder's, to the bit.
+
+    `gate_start`: what the gates of the looks start at. Published: 0, shut, so that the decoder at first says what it
+    said without pictures.
     """
 
     every: int
@@ -41,6 +44,7 @@ class _Rules:
     visual_width: int
     looks: str = "latest"
     blind_mlp: bool = True
+    gate_start: float = 0.0
 
     def __post_init__(self):
         check_positive(every=self.every, heads=self.heads, visual_width=self.visual_width)
@@ -71,7 +75,8 @@ class FlamingoCrossAttention(_Rules):
 
         def layer() -> GatedLayer:
             mlp = MLP(width, 4 * width, "gelu", bias=False)
-            return GatedLayer(Attention(width, self.heads, **sizes), mlp, partial(nn.LayerNorm, width), 1)
+            attention = Attention(width, self.heads, **sizes)
+            return GatedLayer(attention, mlp, partial(nn.LayerNorm, width), 1, self.gate_start)
 
         return GatedCrossAttention(self, self._places(decoder, self.every - 1), layer)
 
@@ -97,7 +102,7 @@ class IdeficsCrossAttention(_Rules):
 
         def layer() -> GatedLayer:
             attention, mlp = Attention(width, self.heads, **sizes), GatedMLP(width, self.mlp_width)
-            return GatedLayer(attention, mlp, partial(rms, width), width if self.vector_gates else 1)
+            return GatedLayer(attention, mlp, partial(rms, width), width if self.vector_gates else 1, self.gate_start)
 
         return GatedCrossAttention(self, self._places(decoder, 0), layer)
 
@@ -124,11 +129,19 @@ class GatedLayer(Tapped):
     """x += tanh(gate) * attention(norm(x), pictures); x += tanh(gate) * mlp(norm(x)). No map has a bias, so what looks
     at nothing is given nothing."""
 
-    def __init__(self, attention: Attention, mlp: nn.Module, norm: Callable[[], nn.Module], gate_size: int):
+    def __init__(
+        self,
+        attention: Attention,
+        mlp: nn.Module,
+        norm: Callable[[], nn.Module],
+        gate_size: int,
+        gate_start: float = 0.0,
+    ):
         super().__init__()
         self.attention_norm, self.attention = norm(), attention
         self.mlp_norm, self.mlp = norm(), mlp
-        self.attention_gate, self.mlp_gate = (nn.Parameter(torch.zeros(gate_size)) for _ in range(2))
+        self.attention_gate = nn.Parameter(torch.full((gate_size,), gate_start))
+        self.mlp_gate = nn.Parameter(torch.zeros(gate_size))
 
     def forward(self, x: Float[Tensor, "B L D"], view: View | None, blind_mlp: bool) -> Float[Tensor, "B L D"]:
         """Without a `view` (no picture at all) only the MLP is left. `blind_mlp`: does it run where none is seen?"""
