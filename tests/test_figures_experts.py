@@ -97,6 +97,8 @@ def test_retention_points_stand_where_the_accuracies_are():
     figure, alt = retention({"kept": (0.9, 0.5), "lost": (0.2, 0.6)}, start=(0.9, 0.25))
     drawn = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in figure.axes[0].lines}
     assert drawn == {"before training": (0.9, 0.25), "kept": (0.9, 0.5), "lost": (0.2, 0.6)}
+    low, high = figure.axes[0].get_xlim()
+    assert low < 0.2 and high > 0.9
     assert alt == (
         "Accuracy told in words and on pictures: before training 90% and 25%; kept 90% and 50%; lost 20% and 60%."
     )

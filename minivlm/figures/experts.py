@@ -81,7 +81,7 @@ def moved_parts(models: Mapping[str, tuple[Blocks, Blocks]]) -> tuple[Figure, st
         mean = ", ".join(f"{part} {value:.0%}" for part, value in zip(parts, panel.mean(dim=0).tolist(), strict=True))
         row, col = divmod(int(panel.argmax()), len(parts))
         told.append(f"{name}: {mean}; furthest {parts[col]} of block {row + 1}, {float(panel.max()):.0%}.")
-    figure.colorbar(drawn, ax=list(axes[0]), label="distance, of its length")
+    figure.colorbar(drawn, ax=list(axes[0]), label="distance (share of length)")
     return figure, f"How far from its start, mean over blocks. {' '.join(told)}"
 
 
@@ -93,7 +93,9 @@ def retention(models: Mapping[str, tuple[float, float]], start: tuple[float, flo
     for (name, end), colour in zip(models.items(), colours(models), strict=True):
         axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, "shrinkB": 5})
         axes.plot(*end, "o", color=colour, label=name, markersize=9)
-    axes.set(xlim=(0, 1.05), ylim=(0, 1.05), xlabel="accuracy on scenes told in words", ylabel="accuracy on pictures")
+    lowest = min(words for words, _ in (start, *models.values()))
+    axes.set(xlim=(min(0.8, lowest - 0.05), 1.01), ylim=(0, 1.02))
+    axes.set(xlabel="accuracy on scenes told in words", ylabel="accuracy on pictures")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     told = [f"{name} {words:.0%} and {pictures:.0%}" for name, (words, pictures) in models.items()]
     return figure, (
