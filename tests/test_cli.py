@@ -13,6 +13,7 @@ from PIL import Image
 from minivlm import DESIGNS, budget, build, load, save
 from minivlm.__main__ import main, parser
 from minivlm.data.scenes import Object, Scene, Scenes, render
+from minivlm.recipes import LANGUAGE
 from minivlm.storage import bundled
 
 COMMANDS = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
@@ -102,6 +103,11 @@ def test_designs_are_compared_and_what_was_found_is_kept(tmp_path, capsys, monke
     assert len(list(tmp_path.iterdir())) == 2
     monkeypatch.setattr("minivlm.compare.train", lambda *_, **__: pytest.fail("trained again"))
     assert run(capsys, *words, str(tmp_path)).splitlines() == told.splitlines()[-len(rows) - 2 :]
+    tuned = (tmp_path / "deco-4-tuned-smoke-1-seed7.json").read_text(encoding="utf-8")
+    for language in LANGUAGE:  # as if it had been run
+        path = tmp_path / f"deco-4-{language}-smoke-1-seed7.json"
+        path.write_text(tuned.replace('"tuned"', f'"{language}"'), encoding="utf-8")
+        assert f"| deco | 4 | {language} | " in run(capsys, *words, str(tmp_path), "--language", language)
 
 
 def test_the_bundled_model_answers_about_a_picture(tmp_path, capsys):
