@@ -68,9 +68,10 @@ def table(results: Iterable[Result], tasks: Sequence[str] = TASKS) -> str:
         runs.append(result)
     mean = {key: statistics.mean(mean_of(run.accuracy, tasks) for run in runs) for key, runs in rows.items()}
     order = sorted(rows, key=lambda key: (key[0] == BLIND, -mean[key]))
+    about = "design | tokens | decoder | connector weights | weights that learn"
     lines = [
-        f"| design | tokens | decoder | connector weights | {' | '.join(tasks)} | mean | told in words |",
-        f"| --- | ---: | --- | ---: | {' | '.join('---:' for _ in tasks)} | ---: | ---: |",
+        f"| {about} | {' | '.join(tasks)} | mean | told in words |",
+        f"| --- | ---: | --- | ---: | ---: | {' | '.join('---:' for _ in tasks)} | ---: | ---: |",
     ]
     for name, tokens, language in order:
         runs = rows[name, tokens, language]
@@ -78,7 +79,8 @@ def table(results: Iterable[Result], tasks: Sequence[str] = TASKS) -> str:
         cells.append(_cell([mean_of(run.accuracy, tasks) for run in runs]))
         cells.append(_cell([mean_of(run.told, tasks) for run in runs]) if all(run.told for run in runs) else "-")
         weights = f"{runs[0].connector_weights / 1e3:,.0f} k" if name != BLIND else "-"
-        lines.append(f"| {name} | {tokens or '-'} | {language} | {weights} | {' | '.join(cells)} |")
+        learned = f"{runs[0].trained_weights / 1e3:,.0f} k"
+        lines.append(f"| {name} | {tokens or '-'} | {language} | {weights} | {learned} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from minivlm import VLM, mini
+from minivlm.gates import openings
 from minivlm.model import VLMConfig
 
 
@@ -36,7 +37,20 @@ def test_the_deep_resampler_learns_with_as_many_weights_as_flamingo():
 
 
 def test_cogvlm_is_taken_apart_expert_by_expert():
-    without, some, whole = (made(config()) for config in (*list(mini.VARIANTS.values())[1:], mini.cogvlm))
+    variants = (mini.VARIANTS["cogvlm_interleaved"], mini.VARIANTS["cogvlm_mlp"])
+    without, some, whole = (made(config()) for config in (*variants, mini.cogvlm))
     assert "fusion" not in without.parts
     assert {tuple(expert) for expert in some.fusion.experts} == {("mlp",)}
     assert {tuple(expert) for expert in whole.fusion.experts} == {("q", "k", "v", "out", "mlp")}
+
+
+def test_open_gates_let_looks_through_from_the_start_and_are_all_that_differs():
+    torch.manual_seed(0)
+    shut = mini.flamingo().build()
+    torch.manual_seed(0)
+    opened = mini.VARIANTS["flamingo_open"]().build()
+    others = dict(shut.named_parameters())
+    changed = {name for name, value in opened.named_parameters() if not torch.equal(value, others[name])}
+    assert changed == {"fusion.layers.0.attention_gate", "fusion.layers.1.attention_gate"}
+    assert openings(opened) == pytest.approx({"layer 1, look": 0.76159, "layer 1, MLP": 0,
+                                              "layer 2, look": 0.76159, "layer 2, MLP": 0}, abs=1e-5)  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minivlm.course.readme import connectors_table
+from minivlm.course.readme import connectors_table, fusions_table
 from minivlm.data.tasks import TASKS
 from minivlm.tables import Result, bundled_results, collect, interval, paired, setting, table
 
@@ -51,15 +51,16 @@ def test_a_table_has_the_best_first_the_blind_last_and_says_how_sure():
     for result in results[1:4]:
         result.accuracy["COLOR"] = 0.7
     head, line, *rows = table(results, ("COLOR", "SHAPE")).splitlines()
-    assert head == "| design | tokens | decoder | connector weights | COLOR | SHAPE | mean | told in words |"
+    about = "design | tokens | decoder | connector weights | weights that learn"
+    assert head == f"| {about} | COLOR | SHAPE | mean | told in words |"
     assert line.count("|") == head.count("|")
     assert rows == [
-        "| blip2 | 16 | tuned | 12 k | 61 ± 13 | 61 ± 13 | 61 ± 13 | - |",  # 12.706 x 1.41 / sqrt(2)
-        "| deco | 16 | tuned | 12 k | 70 ± 0 | 40 ± 25 | 55 ± 12 | - |",  # 4.303 x 10 / sqrt(3), and half of it
-        "| blip2 | 64 | tuned | 12 k | 20 | 20 | 20 | - |",
-        "| blind | - | tuned | - | 90 | 90 | 90 | - |",
+        "| blip2 | 16 | tuned | 12 k | 68 k | 61 ± 13 | 61 ± 13 | 61 ± 13 | - |",  # 12.706 x 1.41 / sqrt(2)
+        "| deco | 16 | tuned | 12 k | 68 k | 70 ± 0 | 40 ± 25 | 55 ± 12 | - |",  # 4.303 x 10 / sqrt(3), and half of it
+        "| blip2 | 64 | tuned | 12 k | 68 k | 20 | 20 | 20 | - |",
+        "| blind | - | tuned | - | 68 k | 90 | 90 | 90 | - |",
     ]
-    assert table(results).splitlines()[0].count("|") == 1 + 6 + len(TASKS)
+    assert table(results).splitlines()[0].count("|") == 1 + 7 + len(TASKS)
     assert table(reversed(results), ("COLOR", "SHAPE")).splitlines()[2:] == rows
 
 
@@ -73,9 +74,9 @@ def test_what_of_the_decoder_learned_makes_a_row_of_its_own_with_what_it_still_r
         made(right=0.5, seed=1),  # nobody asked this one, so nothing is said of them all
     ]
     assert table(results, ("COLOR", "SHAPE")).splitlines()[2:] == [
-        "| deco | 16 | frozen | 12 k | 60 ± 0 | 60 ± 0 | 60 ± 0 | 75 ± 64 |",  # 12.706 x 7.07 / sqrt(2)
-        "| deco | 16 | tuned | 12 k | 50 ± 0 | 50 ± 0 | 50 ± 0 | - |",
-        "| deco | 16 | lora | 12 k | 40 | 40 | 40 | 70 |",
+        "| deco | 16 | frozen | 12 k | 68 k | 60 ± 0 | 60 ± 0 | 60 ± 0 | 75 ± 64 |",  # 12.706 x 7.07 / sqrt(2)
+        "| deco | 16 | tuned | 12 k | 68 k | 50 ± 0 | 50 ± 0 | 50 ± 0 | - |",
+        "| deco | 16 | lora | 12 k | 68 k | 40 | 40 | 40 | 70 |",
     ]
 
 
@@ -119,3 +120,16 @@ def test_the_readme_says_so_where_nothing_is_measured(tmp_path, monkeypatch):
     (tmp_path / "results" / "cpu.json").write_text(json.dumps([asdict(made())]), encoding="utf-8")
     told, _, words = connectors_table().rpartition("\n\n")
     assert told == table([made()]) and words == f"{setting([made()])}."
+    assert fusions_table() == "Not yet measured."
+
+
+def test_the_readme_has_connectors_in_one_table_and_all_else_in_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("minivlm.tables.files", lambda name: {"minivlm": tmp_path}[name])
+    (tmp_path / "results").mkdir()
+    connectors = [made("deco"), made("blip2", tokens=1, right=0.4)]
+    blind = made("blind", tokens=0, right=0.1)
+    others = [made("flamingo"), made("flamingo_open", right=0.4), made("deco", language="frozen", right=0.3)]
+    stored = json.dumps([asdict(result) for result in (*connectors, blind, *others)])
+    (tmp_path / "results" / "cpu.json").write_text(stored, encoding="utf-8")
+    assert connectors_table().startswith(table([*connectors, blind]) + "\n\n")
+    assert fusions_table().startswith(table([*others, blind]) + "\n\n")

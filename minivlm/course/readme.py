@@ -1,18 +1,23 @@
 """The parts of the README that are made, not typed: `python -m minivlm.course.readme` writes them again.
 
-The table of designs is counted by `budget`; the table of lessons is read from the notebooks' committed outputs and
-`times.json`; the picture is drawn from the bundled model.
+The table of designs is counted by `budget`; those of results hold the runs that come with the package; the table of
+lessons is read from the notebooks' committed outputs and `times.json`; the picture is drawn from the bundled model.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 
+from minivlm.budget import budget
 from minivlm.course import RESULT_MIME
 from minivlm.course.times import cost, read
+from minivlm.designs import DESIGNS
+from minivlm.shots import COUNTS, bundled_shots
+from minivlm.tables import BLIND, Result, bundled_results, setting, table
 
 README = Path("README.md")
 PICTURE = Path("notebooks/token_strip.png")
@@ -20,9 +25,6 @@ PICTURE = Path("notebooks/token_strip.png")
 
 def designs_table() -> str:
     """Every design with what its published system hands to the decoder, as Markdown."""
-    from minivlm.budget import budget
-    from minivlm.designs import DESIGNS
-
     head = ("name", "system", "connector", "fusion", "visual tokens", "connector weights", "fusion weights")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, design in DESIGNS.items():
@@ -40,11 +42,35 @@ def designs_table() -> str:
 
 
 def connectors_table() -> str:
-    """What the runs that come with the package found, as Markdown, and the setting they were made in."""
-    from minivlm.tables import bundled_results, setting, table
+    """What the bundled runs of connectors found, all interleaved and their decoders tuned, as Markdown."""
+    return _results_table(lambda run: run.design == BLIND or _of_connectors(run))
 
-    results = bundled_results()
+
+def fusions_table() -> str:
+    """What the other bundled runs found, of fusions, and of decoders frozen, adapted and tuned, as Markdown."""
+    return _results_table(lambda run: not _of_connectors(run))
+
+
+def _of_connectors(run: Result) -> bool:
+    return run.language == "tuned" and run.design in DESIGNS and DESIGNS[run.design].fusion == "interleaved"
+
+
+def _results_table(shown: Callable[[Result], bool]) -> str:
+    """Those results, and the setting they were made in."""
+    results = [run for run in bundled_results() if shown(run)]
     return f"{table(results)}\n\n{setting(results)}." if results else "Not yet measured."
+
+
+def shots_table() -> str:
+    """What the bundled runs of few shots found, as Markdown."""
+    head = f"| design | tokens | seed | asked for | shown in | {' | '.join(f'{count} shots' for count in COUNTS)} |"
+    lines = [head, f"| --- | ---: | ---: | --- | --- | {' | '.join('---:' for _ in COUNTS)} |"]
+    for run in bundled_shots():
+        for means, by_rule in (("pictures", run.seen), ("words", run.told)):
+            for rule, shares in by_rule.items():
+                cells = " | ".join(f"{100 * share:.0f}" for share in shares)
+                lines.append(f"| {run.design} | {run.tokens} | {run.seed} | {rule} | {means} | {cells} |")
+    return "\n".join(lines)
 
 
 def lessons_table(folder: Path = Path("notebooks")) -> str:
@@ -67,7 +93,9 @@ def _figures(notebook: nbformat.NotebookNode) -> list[str]:
 
 def filled(text: str) -> str:
     """`text` with what stands between `<!-- name -->` and `<!-- end -->` made anew."""
-    for name, make in (("designs", designs_table), ("connectors", connectors_table), ("lessons", lessons_table)):
+    makers = {"designs": designs_table, "connectors": connectors_table, "fusions": fusions_table}
+    makers |= {"shots": shots_table, "lessons": lessons_table}
+    for name, make in makers.items():
         made = f"<!-- {name} -->\n{make()}\n<!-- end -->"
         text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.DOTALL)
     return text
