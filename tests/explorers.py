@@ -33,6 +33,11 @@ PAIRS = torch.rand(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(1)) 
 TEXTS = ["a circle", "a square", "a star"]
 
 
+def visible(explorer: Explorer) -> dict[str, object]:
+    """The controls in sight, by their description."""
+    return {c.description: c for c in explorer.controls.values() if c.layout.display != "none"}
+
+
 def seen(graph: bool = True) -> tuple[Batch, Output]:
     """A batch of one picture with two questions, and what a tiny model made of it, with its maps."""
     images = torch.rand(1, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -6,9 +6,10 @@ import explorers
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from explorers import visible
 
 from minivlm.connectors.projection import LinearProjection
-from minivlm.explore import Explorer, queries_explorer, questions_explorer
+from minivlm.explore import queries_explorer, questions_explorer
 from minivlm.figures import query_maps, question_maps
 from minivlm.model import Output
 from minivlm.queries import query_statistics
@@ -31,11 +32,6 @@ def closed(monkeypatch):
     monkeypatch.setattr("minivlm.model.VLM.forward", lambda *_: pytest.fail("a model was run"))
     yield
     plt.close("all")
-
-
-def visible(explorer: Explorer) -> dict[str, object]:
-    """The controls in sight, by their description."""
-    return {c.description: c for c in explorer.controls.values() if c.layout.display != "none"}
 
 
 def shares(output: Output, site: str, sample: int, head: int | None) -> torch.Tensor:

@@ -7,9 +7,10 @@ import explorers
 import matplotlib.pyplot as plt
 import pytest
 import tiny
+from explorers import visible
 
 from minivlm.batch import Batch
-from minivlm.explore import Explorer, experts_explorer
+from minivlm.explore import experts_explorer
 from minivlm.model import Output
 
 
@@ -23,11 +24,6 @@ def closed(monkeypatch):
     monkeypatch.setattr("minivlm.model.VLM.forward", lambda *_: pytest.fail("a model was run"))
     yield
     plt.close("all")
-
-
-def visible(explorer: Explorer) -> dict[str, object]:
-    """The controls in sight, by their description."""
-    return {c.description: c for c in explorer.controls.values() if c.layout.display != "none"}
 
 
 def test_it_begins_with_the_experts_as_they_are_and_asks_what_the_picture_was_asked(seen):

@@ -11,7 +11,8 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from minivlm.course.exercise import ExerciseSpec, Mistake
 from minivlm.runtime import pick_device
@@ -34,6 +35,17 @@ def _lessons() -> list[str]:
 def draw(*shape: int, seed: int) -> Tensor:
     """Normal random numbers of their own seed, on the lesson's device."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(pick_device())
+
+
+class Norm(nn.Module):
+    """A LayerNorm with gains and biases of its own, so that it shows whose norm was taken."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.gain, self.bias = 1 + 0.5 * draw(6, seed=seed), draw(6, seed=seed + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:]) * self.gain + self.bias
 
 
 def compare(got: object, want: Tensor, classics: Mapping[str, Tensor]) -> None:

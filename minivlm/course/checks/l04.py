@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from minivlm.attention import Attention, attend
 from minivlm.connectors.perceiver import Layer
-from minivlm.course.checks import compare, draw
+from minivlm.course.checks import Norm, compare, draw
 from minivlm.course.exercise import ExerciseSpec, Mistake
 
 
@@ -63,17 +63,6 @@ def perceiver_layer(
     return layer(latents, features)
 
 
-class _Norm(nn.Module):
-    """A LayerNorm with gains and biases of its own, so that it shows whose norm was taken."""
-
-    def __init__(self, seed: int):
-        super().__init__()
-        self.gain, self.bias = 1 + 0.5 * draw(6, seed=seed), draw(6, seed=seed + 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:]) * self.gain + self.bias
-
-
 class _Attention(nn.Module):
     """One head, with `context` as the package's Attention takes it."""
 
@@ -92,7 +81,7 @@ class _MLP(nn.Module):
 
 def check_layer(answer: Callable) -> None:
     latents, features = 2 * draw(2, 3, 6, seed=21), 3 * draw(2, 5, 6, seed=22) + 1
-    of_features, of_latents, of_mlp = _Norm(23), _Norm(25), _Norm(27)
+    of_features, of_latents, of_mlp = Norm(23), Norm(25), Norm(27)
     parts = (of_features, of_latents, _Attention(), of_mlp, _MLP())
     compare(
         answer(latents, features, *parts),

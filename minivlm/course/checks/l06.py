@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minivlm.attention import Attention
-from minivlm.course.checks import compare, draw
+from minivlm.course.checks import Norm, compare, draw
 from minivlm.course.exercise import ExerciseSpec, Mistake
 from minivlm.fusion.cross_attention import GatedLayer, View
 
@@ -32,17 +32,6 @@ def gated_layer(
     return layer(x, View(attention.k(pictures), attention.v(pictures), everything), blind_mlp=True)
 
 
-class _Norm(nn.Module):
-    """A LayerNorm with gains and biases of its own, so that it shows whose norm was taken."""
-
-    def __init__(self, seed: int):
-        super().__init__()
-        self.gain, self.bias = 1 + 0.5 * draw(6, seed=seed), draw(6, seed=seed + 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:]) * self.gain + self.bias
-
-
 class _MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(F.linear(x, draw(9, 6, seed=34)).relu(), draw(6, 9, seed=35))
@@ -60,7 +49,7 @@ def _attention() -> Attention:
 def check_gated_layer(answer: Callable) -> None:
     x, pictures = 2 * draw(2, 4, 6, seed=21), 3 * draw(2, 4, 6, seed=22) + 1
     one, other = (torch.tensor([value], device=x.device) for value in (0.9, -0.6))
-    inputs = (x, pictures, _Norm(23), _attention(), one, _Norm(25), _MLP(), other)
+    inputs = (x, pictures, Norm(23), _attention(), one, Norm(25), _MLP(), other)
     compare(answer(*inputs), gated_layer(*inputs), _wrong_layers(*inputs))
 
 
