@@ -25,7 +25,7 @@ def run(capsys, *words: str) -> str:
 
 
 def test_the_commands_are_those_of_the_readme():
-    assert set(COMMANDS) == {"doctor", "designs", "train", "eval", "ask", "compare", "pretrain", "course"}
+    assert set(COMMANDS) == {"doctor", "designs", "train", "eval", "ask", "compare", "shots", "pretrain", "course"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
