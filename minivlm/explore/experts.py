@@ -24,7 +24,7 @@ def experts_explorer(batch: Batch, outputs: Mapping[float, Output], decode: Call
     pictures = [(str(sample + 1), sample) for sample in range(len(batch))]
     controls = {
         "share": slider("Experts", [(name, name) for name in named], list(named)[-1]),
-        "sample": slider("Picture", pictures),
+        "sample": buttons("Picture", pictures),
         **{f"question of {sample}": buttons("Question", _questions(batch, decode, sample)) for _, sample in pictures},
     }
 
