@@ -6,7 +6,6 @@ there is not run again.
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,13 +20,12 @@ from minivlm.data.tasks import TASKS, Question, evaluation_bank
 from minivlm.designs import at_budget, configure
 from minivlm.evaluate import evaluate
 from minivlm.language.tokenizer import mini_tokenizer
-from minivlm.mini import VARIANTS
 from minivlm.model import VLMConfig
 from minivlm.recipes import LANGUAGE, LORA_RANK, VLM_SIZES, Size, vlm_stages
 from minivlm.runtime import pick_device, pick_scale
-from minivlm.storage import warm_start, whole
+from minivlm.storage import warm_start
 from minivlm.streams import Bank, Dialogs, generator
-from minivlm.tables import BLIND, Result, mean_of, read
+from minivlm.tables import BLIND, Result, Run, mean_of, read, write
 from minivlm.train import Stage, train
 
 PER_TASK = {"smoke": 10, "cpu": 500, "gpu": 2000}  # questions a task
@@ -45,9 +43,10 @@ def compare(
 ) -> list[Result]:
     """Train every design with every seed, and the blind decoder; returns their results, also those found in `folder`.
 
-    `designs` may name `VARIANTS` too. `tokens` a picture for all (None: each design's own); `steps` replaces those of
-    the second stage; `precision` is `train`'s. `language`: what of the decoder learns in the second stage, all of it
-    ("tuned"), an adapter beside it ("lora") or nothing ("frozen"); the blind decoder is trained only where it is tuned.
+    `designs` may name variants too (`mini.VARIANTS`). `tokens` a picture for all (None: each design's own); `steps`
+    replaces those of the second stage; `precision` is `train`'s. `language`: what of the decoder learns in the second
+    stage, all of it ("tuned"), an adapter beside it ("lora") or nothing ("frozen"); the blind decoder is trained only
+    where it is tuned.
     ValueError for a design that answers no questions, or cannot make so many tokens, before anything is trained.
     """
     scale, folder = scale or pick_scale(pick_device()), Path(folder)
@@ -68,10 +67,9 @@ def compare(
             if not path.exists():
                 bank = bank or _seen(sample_scenes(VLM_SIZES[scale].scenes, generator(seed, 0)))
                 test = test or _Test.make(scale)
-                run = _Run(name, count, seed, scale, steps, language)
-                result = run.make(configs.get(name, configure("llava15")), bank, test, precision)
-                with whole(path) as unfinished:
-                    unfinished.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+                run, config = Run(name, count, seed, scale, steps), configs.get(name, configure("llava15"))
+                result = _result(run, language, config, bank, test, precision)
+                write(result, path)
                 print(f"{name}, {count} tokens, {language}, seed {seed}: mean {mean_of(result.accuracy):.1%}")
             results.append(read(path))
     return results
@@ -79,7 +77,7 @@ def compare(
 
 def budgeted(name: str, tokens: int | None) -> VLMConfig:
     """The mini configuration of that design with so many tokens a picture."""
-    config = VARIANTS[name]() if name in VARIANTS else configure(name)
+    config = configure(name)
     if not isinstance(config, VLMConfig):
         raise ValueError(f"{name} answers no questions, so it cannot be compared on them")
     try:
@@ -107,39 +105,29 @@ class _Test:
         return cls(_seen(scenes), questions, [caption(scenes[i]) for i in range(len(scenes))])
 
 
-@dataclass(frozen=True)
-class _Run:
-    """The setting of one run."""
-
-    design: str
-    tokens: int
-    seed: int
-    scale: str
-    steps: int
-    language: str
-
-    def make(self, config: VLMConfig, bank: Bank, test: _Test, precision: str | None) -> Result:
-        """Train one design from the shared parts, and ask it the test questions."""
-        torch.manual_seed(self.seed)
-        model, blind = warm_start(config.build()).to(pick_device()), self.design == BLIND
-        if self.language == "lora":
-            model.adapt_language(LORA_RANK)
-        size = replace(VLM_SIZES[self.scale], steps=self.steps)
-        if blind:
-            stages = _blind_stages(size, bank, self.seed)
-        else:
-            stages = vlm_stages(model, size, self.seed, bank=bank, language=self.language)
-        train(model, stages, precision=precision, quiet=True)
-        seen = evaluate(model, mini_tokenizer(), test.questions, test.bank.features, blind=blind)
-        read = evaluate(model, mini_tokenizer(), test.questions, None, told=test.told)
-        return Result(
-            **asdict(self),
-            connector_weights=0 if blind else sum(p.numel() for p in model.connector.parameters()),
-            trained_weights=sum(p.numel() for p in model.parameters() if p.requires_grad),
-            accuracy={task: score.accuracy for task, score in seen.items()},
-            told={task: score.accuracy for task, score in read.items()},
-            machine={**machine(), "precision": precision or "default"},
-        )
+def _result(run: Run, language: str, config: VLMConfig, bank: Bank, test: _Test, precision: str | None) -> Result:
+    """Train one design from the shared parts, and ask it the test questions."""
+    torch.manual_seed(run.seed)
+    model, blind = warm_start(config.build()).to(pick_device()), run.design == BLIND
+    if language == "lora":
+        model.adapt_language(LORA_RANK)
+    size = replace(VLM_SIZES[run.scale], steps=run.steps)
+    if blind:
+        stages = _blind_stages(size, bank, run.seed)
+    else:
+        stages = vlm_stages(model, size, run.seed, bank=bank, language=language)
+    train(model, stages, precision=precision, quiet=True)
+    seen = evaluate(model, mini_tokenizer(), test.questions, test.bank.features, blind=blind)
+    told = evaluate(model, mini_tokenizer(), test.questions, None, told=test.told)
+    return Result(
+        **asdict(run),
+        language=language,
+        connector_weights=0 if blind else sum(p.numel() for p in model.connector.parameters()),
+        trained_weights=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        accuracy={task: score.accuracy for task, score in seen.items()},
+        told={task: score.accuracy for task, score in told.items()},
+        machine=machine(precision),
+    )
 
 
 def _blind_stages(size: Size, bank: Bank, seed: int) -> list[Stage]:
@@ -148,8 +136,9 @@ def _blind_stages(size: Size, bank: Bank, seed: int) -> list[Stage]:
     return [Stage("instruct", questions, size.steps, lr=1e-3, trains=("language",))]
 
 
-def machine() -> dict[str, str]:
-    """Where and with what a result came to be."""
+def machine(precision: str | None) -> dict[str, str]:
+    """Where and with what a result came to be, by `train`'s precision."""
     device = pick_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    return {"device": name, "torch": torch.__version__, "python": platform.python_version(), "date": str(date.today())}
+    made = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "date": str(date.today())}
+    return made | {"precision": precision or "default"}

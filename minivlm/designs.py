@@ -145,9 +145,12 @@ def find(name: str) -> Design:
 
 
 def configure(name: str, preset: str = "mini") -> Config:
-    """The configuration of that design in that preset; ValueError naming what there is for another."""
+    """The configuration of that design in that preset, or of that variant (`mini.VARIANTS`), all of which are mini;
+    ValueError naming what there is for another."""
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    if preset == "mini" and name in mini.VARIANTS:
+        return mini.VARIANTS[name]()
     return getattr(find(name), preset)()
 
 

@@ -50,6 +50,11 @@ LANGUAGE = {"tuned": ("language",), "lora": ("adapter",), "frozen": ()}  # the p
 LORA_RANK = 8
 
 
+def new_parts(model: VLM) -> tuple[str, ...]:
+    """Its parts that are not pretrained: the connector, and what the fusion adds."""
+    return tuple(part for part in model.parts if part in ("connector", "fusion"))
+
+
 def vlm_stages(
     model: VLM,
     size: Size,
@@ -69,7 +74,7 @@ def vlm_stages(
     captions = Dialogs(tokenizer, bank, size.batch_size, captions=True, seed=seed)
     apart = model.connector.conditioned
     questions = Dialogs(tokenizer, bank, size.batch_size, tasks, size.per_scene, apart=apart, seed=seed + 1)
-    new = tuple(part for part in model.parts if part in ("connector", "fusion"))
+    new = new_parts(model)
     return [
         Stage("align", captions, size.align_steps, lr=3e-3, trains=new),
         Stage("instruct", questions, size.steps, lr=1e-3, trains=(*new, *LANGUAGE[language])),

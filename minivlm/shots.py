@@ -8,10 +8,8 @@ match it with.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,9 +20,11 @@ from minivlm.data.scenes import sample_scenes
 from minivlm.evaluate import score_episodes
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM
+from minivlm.recipes import new_parts
 from minivlm.runtime import pick_device, pick_scale
-from minivlm.storage import warm_start, whole
+from minivlm.storage import warm_start
 from minivlm.streams import Bank, Shots, generator, pack_episodes
+from minivlm.tables import Run, bundled_results, read, write
 from minivlm.train import Stage, train
 
 COUNTS = (0, 1, 2, 4, 8)  # shots of the test; training has 2 to 6
@@ -48,15 +48,11 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class ShotResult:
-    """One run: the share of episodes in which the right label was likelier than the other, after 0, 1, 2, 4 and 8
-    shots, by rule; of pictures (`seen`), and of the same episodes told in words (`told`), which no training touches."""
+class ShotResult(Run):
+    """What one run came to: the share of episodes in which the right label was likelier than the other, after 0, 1, 2,
+    4 and 8 shots, by rule; of pictures (`seen`), and of the same episodes told in words (`told`), which no training
+    touches."""
 
-    design: str
-    tokens: int
-    seed: int
-    scale: str
-    steps: int
     seen: dict[str, list[float]]
     told: dict[str, list[float]]
     machine: dict[str, str]
@@ -82,18 +78,17 @@ def few_shots(
         model = warm_start(config.build()).to(pick_device())
         bank = Bank.make(model, sample_scenes(size.scenes, generator(seed, 0), max_objects=1))
         train(model, stages(model, bank, size, seed + 1), precision=precision)
-        seen, told = (examine(model, size.episodes, told) for told in (False, True))
-        made = machine() | {"precision": precision or "default"}
-        result = ShotResult(design, config.num_tokens, seed, scale, sum(size.steps), seen, told, made)
-        with whole(path) as unfinished:
-            unfinished.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
-    return ShotResult(**json.loads(path.read_text(encoding="utf-8")))
+        test = Bank.make(model, sample_scenes(500, generator(77, 0), max_objects=1))
+        seen, told = (examine(model, test, size.episodes, told) for told in (False, True))
+        made = machine(precision)
+        write(ShotResult(design, config.num_tokens, seed, scale, sum(size.steps), seen, told, made), path)
+    return read(path, ShotResult)
 
 
 def stages(model: VLM, bank: Bank, size: Size, seed: int) -> list[Stage]:
     """Shots in words, half in words, all in pictures; the decoder is frozen."""
     tokenizer = mini_tokenizer()
-    new = tuple(part for part in model.parts if part in ("connector", "fusion"))
+    new = new_parts(model)
     given = {"shots in words": dict(told=1.0, asked=False), "half in words": dict(told=0.5), "pictures": {}}
     return [
         Stage(name, Shots(tokenizer, bank, size.batch_size, seed=seed + n, **words), steps, lr=2e-3, trains=new)
@@ -101,11 +96,12 @@ def stages(model: VLM, bank: Bank, size: Size, seed: int) -> list[Stage]:
     ]
 
 
-def examine(model: VLM, episodes: int, told: bool, counts: Sequence[int] = COUNTS) -> dict[str, list[float]]:
-    """The share of fixed test episodes that are answered right, by rule, for each of the `counts` of shots; all in
-    pictures, or all `told` in words."""
+def examine(
+    model: VLM, bank: Bank, episodes: int, told: bool, counts: Sequence[int] = COUNTS
+) -> dict[str, list[float]]:
+    """The share of fixed test episodes on `bank` that are answered right, by rule, for each of the `counts` of shots;
+    all in pictures, or all `told` in words."""
     tokenizer, device = mini_tokenizer(), next(model.parameters()).device
-    bank = Bank.make(model, sample_scenes(500, generator(77, 0), max_objects=1))
     shares = {rule: [] for rule in RULES}
     for rule in RULES:
         for shots in counts:
@@ -122,6 +118,5 @@ def examine(model: VLM, episodes: int, told: bool, counts: Sequence[int] = COUNT
 
 
 def bundled_shots(scale: str = "cpu") -> list[ShotResult]:
-    """The runs whose results come with the package; an empty list for a scale that none were made at."""
-    file = files("minivlm").joinpath("results", f"shots-{scale}.json")
-    return [ShotResult(**stored) for stored in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else []
+    """The runs of few shots that come with the package; an empty list for a scale that none were made at."""
+    return bundled_results(scale, ShotResult, "shots-")

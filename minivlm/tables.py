@@ -9,16 +9,29 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 from minivlm.data.tasks import TASKS
+from minivlm.storage import whole
 
 BLIND = "blind"  # the row of a decoder that is trained and asked without any picture
 _STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 @dataclass(frozen=True)
-class Result:
-    """One run: what was trained, for how long, and the share of right answers a task.
+class Run:
+    """What was trained, with which chance, and for how long."""
+
+    design: str
+    tokens: int
+    seed: int
+    scale: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Result(Run):
+    """What one run came to: the share of right answers a task.
 
     language         what of the decoder learned: "tuned", "lora" or "frozen"
     trained_weights  how many weights learned in the second stage
@@ -27,11 +40,6 @@ class Result:
                      results made before this was asked
     """
 
-    design: str
-    tokens: int
-    seed: int
-    scale: str
-    steps: int
     language: str
     connector_weights: int
     trained_weights: int
@@ -40,9 +48,18 @@ class Result:
     machine: dict[str, str]
 
 
-def read(path: Path) -> Result:
-    """The result that `compare` wrote there."""
-    return Result(**json.loads(path.read_text(encoding="utf-8")))
+Kind = TypeVar("Kind", bound=Run)
+
+
+def write(result: Run, path: Path) -> None:
+    """Keep a result in a file of its own, whole or not at all."""
+    with whole(path) as unfinished:
+        unfinished.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+
+
+def read(path: Path, kind: type[Kind] = Result) -> Kind:
+    """The result that `write` kept there."""
+    return kind(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -115,10 +132,11 @@ def setting(results: Sequence[Result]) -> str:
     )
 
 
-def bundled_results(scale: str = "cpu") -> list[Result]:
-    """The runs whose results come with the package; an empty list for a scale that none were made at."""
-    file = files("minivlm").joinpath("results", f"{scale}.json")
-    return [Result(**stored) for stored in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else []
+def bundled_results(scale: str = "cpu", kind: type[Kind] = Result, prefix: str = "") -> list[Kind]:
+    """The runs whose results come with the package; an empty list for a scale that none were made at. Those of another
+    `kind` are in files whose names begin with its `prefix`."""
+    file = files("minivlm").joinpath("results", f"{prefix}{scale}.json")
+    return [kind(**stored) for stored in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else []
 
 
 def collect(folder: str | Path, scale: str, out: Path) -> list[Result]:

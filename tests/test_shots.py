@@ -16,7 +16,9 @@ from minivlm.train import train
 def test_the_bundled_decoder_follows_shots_told_in_words():
     from minivlm.designs import build
 
-    shares = examine(warm_start(build("llava15", device="cpu")), 200, told=True, counts=(0, 4))
+    model = warm_start(build("llava15", device="cpu"))
+    bank = Bank.make(model, sample_scenes(500, generator(77, 0), max_objects=1))
+    shares = examine(model, bank, 200, told=True, counts=(0, 4))
     for none, four in shares.values():
         assert none == pytest.approx(0.5, abs=0.15) and four > 0.85
 

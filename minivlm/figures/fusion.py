@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -55,7 +55,7 @@ def residual_shares(output: Output) -> tuple[Figure, str]:
     update beside that of the self-attention right after it, mean over the places that see a picture."""
     cross, own = _of_layers(output, "cross_update"), _of_layers(output, "self_update")
     sees = torch.stack(_of_layers(output, "attention.weights")).sum(dim=(0, 2, 4)) > 0  # (B, L)
-    shares = [_share(c.detach(), s.detach(), sees) for c, s in zip(cross, own, strict=True)]
+    shares = [float(look_share(c.detach(), s.detach(), sees)) for c, s in zip(cross, own, strict=True)]
     names = [f"layer {number}" for number in range(1, len(shares) + 1)]
     figure, axes = plt.subplots(figsize=(1.5 + 0.9 * len(shares), 2.8), layout="constrained")
     axes.bar(names, shares, color=PALETTE["orange"], width=0.6)
@@ -64,9 +64,13 @@ def residual_shares(output: Output) -> tuple[Figure, str]:
     return figure, f"Share of the update that comes from pictures, beside the self-attention's: {told}."
 
 
-def _share(cross: Float[Tensor, "B L D"], own: Float[Tensor, "B L D"], sees: Tensor) -> float:
-    lengths = cross.norm(dim=-1)[sees], own.norm(dim=-1)[sees]  # (places,) each
-    return float((lengths[0] / (lengths[0] + lengths[1])).mean())
+def look_share(
+    cross: Float[Tensor, "B L D"], own: Float[Tensor, "B L D"], sees: Bool[Tensor, "B L"]
+) -> Float[Tensor, ""]:
+    """The share that the length of a look's update has beside that of self-attention's, mean over the places that
+    `sees`."""
+    looked, read = cross.norm(dim=-1)[sees], own.norm(dim=-1)[sees]  # (places,) each
+    return (looked / (looked + read)).mean()
 
 
 def gate_curves(gates: Mapping[str, Sequence[float]]) -> tuple[Figure, str]:

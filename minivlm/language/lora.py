@@ -3,7 +3,6 @@ al. 2021, arXiv:2106.09685; the layers are peft's)."""
 
 from __future__ import annotations
 
-from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from minivlm.language.decoder import Decoder
@@ -15,6 +14,8 @@ def add_lora(decoder: Decoder, rank: int) -> nn.ModuleList:
 
     An adapter starts at 0, so the decoder says what it said. Its map then is W x + 2 B A x.
     """
+    from peft import LoraConfig, inject_adapter_in_model  # takes as long to load as all the rest of the package
+
     check_positive(rank=rank)
     names = [name for name, module in decoder.blocks.named_modules() if isinstance(module, nn.Linear)]
     if any(name.endswith("base_layer") for name in names):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from minivlm.attention import Attention
 from minivlm.course.checks import Norm, compare, draw
 from minivlm.course.exercise import ExerciseSpec, Mistake
+from minivlm.figures.fusion import look_share
 from minivlm.fusion.cross_attention import GatedLayer, View
 
 
@@ -154,16 +155,10 @@ def _wrong_sights(is_image: Tensor, pictures: int) -> dict[str, Tensor]:
     }  # fmt: skip
 
 
-def picture_share(cross: Tensor, own: Tensor, sees: Tensor) -> Tensor:
-    """What `residual_shares` draws of one layer: its updates (B, L, D), at the places that `sees`, to a number."""
-    looked, read = cross.norm(dim=-1)[sees], own.norm(dim=-1)[sees]
-    return (looked / (looked + read)).mean()
-
-
 def check_share(answer: Callable) -> None:
     sees = torch.tensor([[False, True, True, True], [False, False, False, True]], device=draw(1, seed=1).device)
     cross, own = 2 * draw(2, 4, 5, seed=51) * sees[..., None], draw(2, 4, 5, seed=52)
-    compare(answer(cross, own, sees), picture_share(cross, own, sees), _wrong_shares(cross, own, sees))
+    compare(answer(cross, own, sees), look_share(cross, own, sees), _wrong_shares(cross, own, sees))
 
 
 def _wrong_shares(cross: Tensor, own: Tensor, sees: Tensor) -> dict[str, Tensor]:
@@ -192,5 +187,5 @@ def _wrong_shares(cross: Tensor, own: Tensor, sees: Tensor) -> dict[str, Tensor]
 EXERCISES = {
     "06.layer": ExerciseSpec("The gated layer", 3, gated_layer, check_gated_layer),
     "06.sees": ExerciseSpec("Which word sees which picture", 2, who_sees, check_who_sees),
-    "06.share": ExerciseSpec("How much comes from pictures", 2, picture_share, check_share),
+    "06.share": ExerciseSpec("How much comes from pictures", 2, look_share, check_share),
 }
