@@ -81,7 +81,8 @@ def train(
 
     With a `folder`, checkpoints go there and a run found there goes on where it stopped; the losses are those it would
     have had. `precision` is accelerate's ("no", "bf16", "fp16"; default: bf16 on a GPU, else no). Interrupting keeps
-    what was learned. Raises FloatingPointError when the loss is not finite, ValueError for a folder of another run.
+    what was learned. Raises FloatingPointError when the loss or its gradient is not finite, before any weight is
+    spoiled; ValueError for a folder of another run.
     """
     device = next(model.parameters()).device
     precision = precision or ("bf16" if device.type == "cuda" else "no")
@@ -151,15 +152,21 @@ def _take_step(model: nn.Module, optimizer: Any, stage: Stage, step: int, accele
             accelerator.backward(loss * (part.weight * accelerator.num_processes / total))
         summed += loss.detach() * part.weight
     loss = float(accelerator.reduce(summed) / total)
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss is {loss} at step {step} of stage {stage.name!r} (rebuild its batch with source({step}, "
-            f"range({stage.source.batch_size}))): try a lower lr than {stage.lr}, a longer warm-up, or precision='no'"
-        )
-    accelerator.clip_grad_norm_(model.parameters(), stage.clip)
+    _check_finite("loss", loss, stage, step)
+    norm = accelerator.clip_grad_norm_(model.parameters(), stage.clip)
+    if accelerator.scaler is None:  # in fp16 a gradient may overflow: the scaler leaves that step out
+        _check_finite("gradient", float(norm), stage, step)
     optimizer.step()
     optimizer.zero_grad()
     return loss
+
+
+def _check_finite(what: str, value: float, stage: Stage, step: int) -> None:
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"the {what} is {value} at step {step} of stage {stage.name!r} (rebuild its batch with source({step}, "
+            f"range({stage.source.batch_size}))): try a lower lr than {stage.lr}, a longer warm-up, or precision='no'"
+        )
 
 
 def _my_rows(stage: Stage, accelerator: Accelerator) -> list[range]:

@@ -234,3 +234,21 @@ def test_capture_ends_with_its_block_even_after_an_error():
     model(torch.zeros(1, 2, 18))
     assert maps == {}
     assert all(layer.tap is None for layer in model.layers)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_on_a_gpu_cudnn_is_not_given_a_mask(monkeypatch, masked):
+    """Its backward gives NaN for 64, 192, ... keys and a query that may attend to nothing."""
+    allowed = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(*inputs, **options):
+        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return fused(*inputs, **options)
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", spy)
+    monkeypatch.setattr(Tensor, "is_cuda", True)
+    q, k, v = random_qkv(SHAPES[0])
+    attend(q, k, v, mask=torch.ones(1, 1, 5, 7, dtype=torch.bool) if masked else None)
+    assert allowed == [not masked]
+    assert torch.backends.cuda.cudnn_sdp_enabled()

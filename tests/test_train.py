@@ -201,6 +201,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path):
     assert Checkpoints(tmp_path).latest().name == "step-00000007"  # from before
 
 
+def test_a_gradient_that_is_not_finite_spoils_no_weight():
+    """A kernel's backward may fail where its forward did not."""
+    model = tiny.vlm()
+    first = tiny.vlm_stages(model)[0]
+    seen = {}
+
+    def break_backward() -> None:
+        seen.update(weights(model))
+        model.connector[0].bias.register_hook(lambda gradient: gradient * math.nan)
+
+    trap = tiny.Trap(first.source, 2, break_backward)
+    with pytest.raises(FloatingPointError, match=r"gradient is nan at step 2 of stage 'align' .*source\(2, range"):
+        train(model, [replace(first, source=trap)], quiet=True)
+    assert all(torch.equal(value, seen[name]) for name, value in model.named_parameters())
+
+
 @pytest.mark.parametrize("other", ["wider", "CLIP"])
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, other):
     trained(tmp_path)
