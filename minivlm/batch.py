@@ -38,6 +38,8 @@ class Batch:
     instruction        (B, P) int, the words that a connector which reads the question reads; others ignore them
     instruction_mask   (B, P) bool, False = padding (default: no padding)
     image_mask  (B, M) bool, False = no picture: of samples with fewer than M, the last ones (default: all have M)
+    sizes      (B, M, 2) int, height and width of each picture, where they differ; what of `images` is right of that or
+               below is padding (default: all are as large as `images`, or as the encoder's pictures)
     """
 
     images: Float[Tensor, "B M 3 H W"] | None
@@ -49,6 +51,7 @@ class Batch:
     instruction: Int[Tensor, "B P"] | None = None
     instruction_mask: Bool[Tensor, "B P"] | None = None
     image_mask: Bool[Tensor, "B M"] | None = None
+    sizes: Int[Tensor, "B M 2"] | None = None
 
     def __post_init__(self):
         ids = self.input_ids
@@ -88,6 +91,22 @@ class Batch:
                 wanted = "(B, M, 3, H, W)" if name == "images" else "(B, M, N, D)"
                 raise ValueError(f"{name} must be {wanted} with B = {len(self.input_ids)}, got {tuple(value.shape)}")
         self._check_image_mask()
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        sizes, visual = self.sizes, self.visual
+        if sizes is None:
+            return
+        if visual is None:
+            raise ValueError("sizes without images or features: leave them out where there are no pictures")
+        if sizes.is_floating_point() or tuple(sizes.shape) != (*visual.shape[:2], 2):
+            raise ValueError(f"sizes must be integers {(*visual.shape[:2], 2)}, got {_described(sizes)}")
+        if self.images is not None and (
+            (sizes < 1).any() or (sizes > torch.tensor(self.images.shape[3:], device=sizes.device)).any()
+        ):
+            low, high = sizes.amin(dim=(0, 1)).tolist(), sizes.amax(dim=(0, 1)).tolist()
+            room = tuple(self.images.shape[3:])
+            raise ValueError(f"sizes are (height, width) from (1, 1) to the images' {room}; got {low} to {high}")
 
     def _check_image_mask(self) -> None:
         mask, visual = self.image_mask, self.visual
@@ -137,7 +156,7 @@ class Batch:
         """The same words without the pictures: what a model without eyes would be given."""
         words = self.input_ids != image_id
         kept = words if self.text_mask is None else words & self.text_mask
-        return replace(self, images=None, features=None, image_mask=None, text_mask=kept)
+        return replace(self, images=None, features=None, image_mask=None, sizes=None, text_mask=kept)
 
     @classmethod
     def pack(
@@ -147,6 +166,7 @@ class Batch:
         images: Float[Tensor, "B M 3 H W"] | None = None,
         features: Float[Tensor, "B M N D"] | None = None,
         contexts: Sequence[str] | None = None,
+        sizes: Int[Tensor, "B M 2"] | None = None,
     ) -> Batch:
         """One sequence a sample: its pictures (and a text that all may read, its context), then every (question,
         answer) of its dialog as a segment of its own, so that no question sees another and one picture's tokens serve
@@ -178,7 +198,28 @@ class Batch:
             features,
             None if told is None else _padded(told, tokenizer.pad_id),
             None if told is None else _padded([[True] * len(row) for row in told], False),
+            sizes=sizes,
         )
+
+
+def pad_pictures(
+    pictures: Sequence[Sequence[Float[Tensor, "3 _ _"]]],
+) -> tuple[Float[Tensor, "B M 3 H W"], Bool[Tensor, "B M"], Int[Tensor, "B M 2"]]:
+    """Pictures of any size, those of each sample, as one tensor filled up with zeros on the right and below; with it
+    which are there and how large they are, as `Batch` takes them. What is not there is given the size 1x1."""
+    count = max(map(len, pictures), default=0)
+    if count == 0:
+        raise ValueError("no pictures: leave images out instead")
+    largest = [max(picture.shape[side] for sample in pictures for picture in sample) for side in (1, 2)]
+    first = next(picture for sample in pictures for picture in sample)
+    images = first.new_zeros(len(pictures), count, 3, *largest)
+    sizes = torch.ones(len(pictures), count, 2, dtype=torch.long)
+    for b, sample in enumerate(pictures):
+        for m, picture in enumerate(sample):
+            images[b, m, :, : picture.shape[1], : picture.shape[2]] = picture
+            sizes[b, m] = torch.tensor(picture.shape[1:])
+    there = torch.arange(count) < torch.tensor([len(sample) for sample in pictures])[:, None]
+    return images, there, sizes
 
 
 def each_apart(

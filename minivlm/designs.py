@@ -60,6 +60,11 @@ DESIGNS: dict[str, Design] = {
         "LLaVA-1.5", 2023, "arXiv:2310.03744", "CLIP ViT", "MLP projection", "interleaved",
         mini.llava15, published.llava15,
     ),
+    "llava_next": Design(
+        "LLaVA-NeXT", 2024, "llava-vl.github.io/blog/2024-01-30-llava-next", "CLIP ViT on tiles", "MLP projection",
+        "interleaved, rows ended by a newline",
+        mini.llava_next, published.llava_next,
+    ),
     "yi_vl": Design(
         "Yi-VL", 2024, "arXiv:2403.04652", "CLIP ViT", "MLP projection with norms", "interleaved",
         mini.yi_vl, published.yi_vl,

@@ -5,12 +5,17 @@ Every token-strip picture, every budget and every loss mask reads this, so no co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+Grid = tuple[int, int]  # rows and columns
+Views = tuple[Grid, ...]  # the grids of a picture's features: of the whole, of a tile, ...
 
 
 class Kind(IntEnum):
@@ -25,19 +30,21 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class VisualLayout:
-    """The `K` tokens that one picture became: their kind, and the place (row, column) they stand for: a patch's in the
-    encoder's grid, a cell's in the connector's coarser one, -1 for a token that has none."""
+    """The `K` tokens that one picture became: their kind, the place (row, column) they stand for: a patch's in the
+    encoder's grid, a cell's in the connector's coarser one, -1 for a token that has none; and which view of the picture
+    (the whole, a tile) they were made of. Of several pictures (`stack`), (B, M, K) of each."""
 
-    kind: Int[Tensor, " K"]
-    row: Int[Tensor, " K"]
-    col: Int[Tensor, " K"]
+    kind: Int[Tensor, "*pictures K"]
+    row: Int[Tensor, "*pictures K"]
+    col: Int[Tensor, "*pictures K"]
+    view: Int[Tensor, "*pictures K"]
 
     @classmethod
     def patches(cls, grid: tuple[int, int]) -> VisualLayout:
         """One token a patch, row by row."""
         rows, cols = grid
         index = torch.arange(rows * cols)
-        return cls(torch.full_like(index, Kind.PATCH), index // cols, index % cols)
+        return cls(torch.full_like(index, Kind.PATCH), index // cols, index % cols, torch.zeros_like(index))
 
     @classmethod
     def cells(cls, grid: tuple[int, int]) -> VisualLayout:
@@ -49,7 +56,7 @@ class VisualLayout:
     def latents(cls, count: int) -> VisualLayout:
         """`count` tokens that stand for no place of their own."""
         nowhere = torch.full((count,), -1)
-        return cls(torch.full_like(nowhere, Kind.LATENT), nowhere, nowhere)
+        return cls(torch.full_like(nowhere, Kind.LATENT), nowhere, nowhere, torch.zeros_like(nowhere))
 
     @classmethod
     def tag(cls) -> VisualLayout:
@@ -60,8 +67,25 @@ class VisualLayout:
         """The tokens of both, in that order."""
         return VisualLayout(*(torch.cat([getattr(x, f.name) for x in (self, other)]) for f in fields(self)))
 
+    def __getitem__(self, index: Tensor) -> VisualLayout:
+        """The tokens of those numbers, in that order."""
+        return VisualLayout(*(getattr(self, f.name)[index] for f in fields(self)))
+
     def __len__(self) -> int:
-        return len(self.kind)
+        """How many tokens a picture has; of a stack, the longest, the others filled up with `Kind.PAD`."""
+        return self.kind.shape[-1]
+
+    def in_view(self, number: int) -> VisualLayout:
+        """The same tokens, made of that view."""
+        return replace(self, view=torch.full_like(self.view, number))
+
+    @classmethod
+    def stack(cls, pictures: Sequence[VisualLayout], images: int) -> VisualLayout:
+        """The layouts of B * M pictures, M = `images` a sample, as one of (B, M, K)."""
+        columns = (
+            pad_sequence([getattr(picture, f.name) for picture in pictures], batch_first=True) for f in fields(cls)
+        )
+        return cls(*(column.unflatten(0, (-1, images)) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,7 @@ class Layout:
 
     kind       a `Kind`
     image      which picture of the sample it belongs to, -1 for words and padding
+    view       which view of that picture (the whole, a tile, ...); 0 for words and padding
     row, col   the place of a patch or a cell in its grid, -1 where that makes no sense
     index      words: place in `input_ids`; visual tokens: 0..K-1 within their picture; padding: -1
     segment    0 = shared by all, n = belongs to the n-th question only
@@ -79,6 +104,7 @@ class Layout:
 
     kind: Int[Tensor, "B L"]
     image: Int[Tensor, "B L"]
+    view: Int[Tensor, "B L"]
     row: Int[Tensor, "B L"]
     col: Int[Tensor, "B L"]
     index: Int[Tensor, "B L"]
@@ -131,6 +157,7 @@ class Layout:
         return Layout(
             kind=torch.full_like(nowhere, Kind.TEXT),
             image=nowhere,
+            view=torch.zeros_like(nowhere),
             row=nowhere,
             col=nowhere,
             index=nowhere,

@@ -16,6 +16,7 @@ from minivlm.connectors.perceiver import FlamingoResampler, IdeficsResampler
 from minivlm.connectors.pooling import AveragePooling, PixelShuffle
 from minivlm.connectors.projection import LinearProjection, MLPProjection, NormedMLPProjection
 from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
+from minivlm.connectors.separators import LEARNED, Separators
 from minivlm.contrastive.clip import CLIPConfig, clip_text
 from minivlm.contrastive.siglip import SigLIPConfig, siglip_text
 from minivlm.contrastive.towers import TextConfig
@@ -26,6 +27,7 @@ from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import ConnectorConfig, VLMConfig
+from minivlm.vision.tiles import TilesConfig
 from minivlm.vision.vit import ViTConfig, clip_vit, siglip_vit
 
 VOCABULARY = 512  # room for words that later lessons add, so that trained weights keep their meaning
@@ -69,6 +71,13 @@ def llava() -> VLMConfig:
 
 def llava15() -> VLMConfig:
     return vlm(MLPProjection())
+
+
+def llava_next() -> VLMConfig:
+    """Up to four tiles of the encoder's size: pictures of 128 pixels, four times as many patches."""
+    canvases = ((64, 128), (128, 64), (128, 128), (192, 64), (64, 192))
+    vision_part = TilesConfig(vision(), canvases, image_size=(128, 128))
+    return replace(llava15(), vision=vision_part, separators=Separators(newline=LEARNED, lined_from=1))
 
 
 def yi_vl() -> VLMConfig:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from minivlm.attention import capturing
 from minivlm.batch import IGNORE, Batch
-from minivlm.connectors.connector import Grid
+from minivlm.connectors.connector import Connector
+from minivlm.connectors.separators import Separators
 from minivlm.fusion.fusion import FusionConfig, Interleaved
 from minivlm.language.decoder import DecoderConfig
 from minivlm.language.lora import add_lora
-from minivlm.layout import Layout
-from minivlm.vision.vit import ViTConfig, check_images
+from minivlm.layout import Grid, Layout, Views, VisualLayout
+from minivlm.vision.vision import VisionConfig, cut_views
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,15 @@ class Output:
 
 @runtime_checkable
 class ConnectorConfig(Protocol):
-    def build(self, width: int, out_width: int, grid: Grid) -> nn.Module: ...
+    def build(self, width: int, out_width: int, grid: Grid) -> Connector: ...
 
 
 @dataclass(frozen=True)
 class VLMConfig:
-    """A design: its parts, and what the connector reads of the encoder: the state after `layer` (None = after the final
-    norm), with the class token in front (`class_token`) or, as most do, without."""
+    """A design: its parts, and what the connector reads of the encoder: the state after `layer` (None = what it gives
+    in the end), with the class token in front (`class_token`) or, as most do, without."""
 
-    vision: ViTConfig
+    vision: VisionConfig
     connector: ConnectorConfig
     language: DecoderConfig
     image_id: int
@@ -55,6 +57,7 @@ class VLMConfig:
     layer: int | None = -2
     class_token: bool = False
     fusion: FusionConfig = Interleaved()
+    separators: Separators = Separators()
 
     def __post_init__(self):
         if self.class_token and not self.vision.class_token:
@@ -64,22 +67,39 @@ class VLMConfig:
                 raise ValueError(
                     f"{name} {getattr(self, name)} is outside the vocabulary of {self.language.vocab_size}"
                 )
+        if max(self.separators.words, default=0) >= self.language.vocab_size:
+            raise ValueError(
+                f"separators {self.separators.words} are not all in the vocabulary of {self.language.vocab_size}"
+            )
+
+    @property
+    def visual_width(self) -> int:
+        """Of a visual token: what the fusion reads."""
+        return self.fusion.visual_width or self.language.width
 
     @property
     def num_features(self) -> int:
-        """How many vectors of a picture the connector reads."""
-        return self.vision.num_patches + self.class_token
+        """How many vectors of a picture of the encoder's size the connector reads."""
+        return self.features_of(self.vision.image_size)
 
     @property
     def num_tokens(self) -> int:
-        """How many visual tokens a picture becomes."""
-        with torch.device("meta"):
-            return self.make_connector().num_tokens(self.vision.grid)
+        """How many visual tokens such a picture becomes."""
+        return self.tokens_of(self.vision.image_size)
 
-    def make_connector(self) -> nn.Module:
+    def features_of(self, size: tuple[int, int]) -> int:
+        """How many vectors of a picture of that (height, width) the connector reads."""
+        return sum(rows * cols for rows, cols in self.vision.views(size)) + self.class_token
+
+    def tokens_of(self, size: tuple[int, int]) -> int:
+        """How many visual tokens it becomes."""
+        with torch.device("meta"):
+            connector = self.make_connector()
+        return len(self.separators.build(1).arrange(self.vision.views(size), connector)[0])
+
+    def make_connector(self) -> Connector:
         """The connector alone, from the encoder's patches to vectors of the width that its fusion reads."""
-        width = self.fusion.visual_width or self.language.width
-        return self.connector.build(self.vision.width, width, self.vision.grid)
+        return self.connector.build(self.vision.width, self.visual_width, self.vision.grid)
 
     def build(self) -> VLM:
         return VLM(self)
@@ -93,15 +113,16 @@ class VLM(nn.Module):
         self.config = config
         self.vision = config.vision.build()
         self.connector = config.make_connector()
+        self.separators = config.separators.build(config.visual_width)
         self.language = config.language.build()
         self.fusion = config.fusion.build(self.language)
         self.adapter = nn.ModuleList()
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts that have weights: "vision", "connector", "fusion" in designs that add some, "language", and
-        "adapter" once there is one."""
-        every = ("vision", "connector", "fusion", "language", "adapter")
+        """The parts that have weights: "vision", "connector", "separators" and "fusion" in designs that add some,
+        "language", and "adapter" once there is one."""
+        every = ("vision", "connector", "separators", "fusion", "language", "adapter")
         return tuple(name for name in every if next(getattr(self, name).parameters(), None) is not None)
 
     @property
@@ -112,19 +133,35 @@ class VLM(nn.Module):
         """Give the decoder low-rank adapters: a part of its own, which can learn while "language" does not."""
         self.adapter = add_lora(self.language, rank)
 
-    def features(self, images: Float[Tensor, "B M 3 H W"]) -> Float[Tensor, "B M N D"]:
-        """What the connector reads, (B, M, N, D); made once for a frozen encoder and given back as `Batch.features`."""
-        flat = images.flatten(0, 1)  # (B*M, 3, H, W)
-        check_images(flat, self.config.vision.image_size)
-        layer = self.config.layer
-        states = self.vision(flat)[0] if layer is None else self.vision.hidden(flat, layer)
-        return states[:, -self.config.num_features :].unflatten(0, images.shape[:2])  # (B, M, N, D)
+    def features(
+        self, images: Float[Tensor, "B M 3 H W"], sizes: Int[Tensor, "B M 2"] | None = None
+    ) -> Float[Tensor, "B M N D"]:
+        """What the connector reads, (B, M, N, D); made once for a frozen encoder and given back as `Batch.features`.
+        Where pictures differ in size (`sizes`), the features of the smaller ones are filled up on the right."""
+        layer = {} if self.config.layer is None else {"layer": self.config.layer}
+        states = self.vision.features(images.flatten(0, 1), None if sizes is None else sizes.flatten(0, 1), **layer)
+        first = int(self.config.vision.class_token and not self.config.class_token)
+        return states[:, first:].unflatten(0, images.shape[:2])  # (B, M, N, D)
 
-    def connect(self, features: Float[Tensor, "B M N D"], batch: Batch) -> Float[Tensor, "B M K Dout"]:
-        """The visual tokens of every picture; a connector that reads the question is given the batch's instruction."""
-        flat, pictures = features.flatten(0, 1), features.shape[1]
+    def connect(
+        self, features: Float[Tensor, "B M N D"], batch: Batch, pictures: Sequence[Views] | None = None
+    ) -> Float[Tensor, "B M K Dout"]:
+        """The visual tokens of every picture, of which `pictures` says what views they have (None: as the encoder's
+        own size); a connector that reads the question is given the batch's instruction."""
+        shape, flat = features.shape[:2], features.flatten(0, 1)
+        pictures = pictures or [self.config.vision.views(self.config.vision.image_size)] * len(flat)
+        rows, there = cut_views(flat, pictures)  # (V, n, D): V views of all pictures
+        counts = torch.tensor([len(views) for views in pictures], device=flat.device)
+        sample = torch.arange(len(flat), device=flat.device).repeat_interleave(counts) // shape[1]  # (V,)
+        tokens = self.connector(rows, *self._told(batch, sample), **self._which(there))  # (V, k, Dout)
+        if not self.config.separators.words and there is None and len(rows) == len(flat):
+            return tokens.unflatten(0, shape)
+        return self._separate(tokens, pictures).unflatten(0, shape)
+
+    def _told(self, batch: Batch, sample: Int[Tensor, " V"]) -> tuple[Tensor, ...]:
+        """The words that a connector reads beside each view, and which are there; () for one that reads none."""
         if not self.connector.conditioned:
-            return self.connector(flat).unflatten(0, features.shape[:2])
+            return ()
         ids, mask = batch.instruction, batch.instruction_mask
         if ids is None:
             raise ValueError(
@@ -132,8 +169,43 @@ class VLM(nn.Module):
                 "pack dialogs of one question, or give Batch an instruction"
             )
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        told = (x.repeat_interleave(pictures, dim=0) for x in (ids, mask))  # (B*M, P)
-        return self.connector(flat, *told).unflatten(0, features.shape[:2])
+        return ids[sample], mask[sample]  # (V, P)
+
+    def _which(self, there: Bool[Tensor, "V n"] | None) -> dict[str, Tensor]:
+        """What a connector is told of views that differ in size."""
+        if there is None or self.connector.pointwise:
+            return {}
+        if not self.connector.masked:
+            raise ValueError(
+                f"{type(self.connector).__name__} reads views of one size, these have {there.sum(dim=1).tolist()} "
+                "features: give it pictures of one size, or take a connector that reads any"
+            )
+        return {"mask": there}
+
+    def _separate(self, tokens: Float[Tensor, "V k D"], pictures: Sequence[Views]) -> Float[Tensor, "P K D"]:
+        sources = {views: self.separators.arrange(views, self.connector)[1] for views in set(pictures)}
+        ends = [self.connector.num_tokens(grid) for views in pictures for grid in views]
+        own = iter([row[:end] for row, end in zip(tokens, ends, strict=True)])
+        joined = [torch.cat([next(own) for _ in views]) for views in pictures]
+        return self.separators(joined, [sources[views] for views in pictures], self.language.embedding)
+
+    def _arranged(self, pictures: Sequence[Views], images: int) -> VisualLayout:
+        """What the visual tokens stand for: the same in each picture, or a stack of all, `images` a sample."""
+        each = {views: self.separators.arrange(views, self.connector)[0] for views in set(pictures)}
+        if len(each) == 1:
+            return next(iter(each.values()))
+        if not self.fusion.opens:
+            raise ValueError("words that look at pictures from outside need pictures of one size: resize them")
+        return VisualLayout.stack([each[views] for views in pictures], images)
+
+    def _views(self, batch: Batch) -> list[Views]:
+        """The views of every picture of a batch, B * M of them."""
+        vision = self.config.vision
+        count = 0 if batch.visual is None else batch.visual.shape[:2].numel()
+        if batch.sizes is None or count == 0:
+            size = vision.image_size if batch.images is None else tuple(batch.images.shape[3:])
+            return [vision.views(size)] * max(1, count)
+        return [vision.views(tuple(size)) for size in batch.sizes.flatten(0, 1).tolist()]
 
     def forward(self, batch: Batch, capture: bool = False) -> Output:
         """Read a whole batch. `capture` also returns every attention map of this very pass; the numbers stay the
@@ -185,7 +257,7 @@ class VLM(nn.Module):
             raise ValueError(f"no part named {', '.join(sorted(unknown))}; this design has {', '.join(self.parts)}")
         for name in self.parts:
             getattr(self, name).requires_grad_(name in parts)
-        picture = self.connector.layout(self.config.vision.grid)
+        picture = self._arranged([self.config.vision.views(self.config.vision.image_size)], 1)
         unread = [*self.vision.unread(self.config.layer), *self.connector.unread(), *self.fusion.unread(picture)]
         nn.ModuleList(unread).requires_grad_(False)
         adapters = set(self.adapter.parameters())  # they stand among the decoder's weights, too
@@ -197,13 +269,13 @@ class VLM(nn.Module):
     def _sequence(self, batch: Batch) -> tuple[Float[Tensor, "B L D"], Layout, Any]:
         """The vectors of the decoder's sequence, what they are, and what the fusion has seen of the pictures."""
         self._check(batch)
-        visual = None
+        pictures, visual = self._views(batch), None
         if batch.visual is not None:
-            features = batch.features if batch.features is not None else self.features(batch.images)
-            visual = self.connect(features, batch)
+            features = self.features(batch.images, batch.sizes) if batch.features is None else batch.features
+            visual = self.connect(features, batch, pictures)
         mask = torch.ones_like(batch.input_ids, dtype=torch.bool) if batch.text_mask is None else batch.text_mask
         segments = torch.zeros_like(batch.input_ids) if batch.segments is None else batch.segments
-        picture = self.connector.layout(self.config.vision.grid)
+        picture = self._arranged(pictures, 1 if visual is None else visual.shape[1])
         layout = self.fusion.arrange(batch.input_ids, mask, segments, picture, self.image_token_id)
         x = self.fusion.enter(layout, self.language.embedding(batch.input_ids), visual)
         return x, layout, self.fusion.look(visual, layout)
@@ -221,10 +293,7 @@ class VLM(nn.Module):
         is_image = batch.input_ids == self.image_token_id
         if batch.text_mask is not None:
             is_image = is_image & batch.text_mask
-        expected = (self.config.num_features, self.config.vision.width)
-        if batch.features is not None and tuple(batch.features.shape[2:]) != expected:
-            got = tuple(batch.features.shape)
-            raise ValueError(f"features must be (B, M, {expected[0]}, {expected[1]}) for this encoder, got {got}")
+        self._check_features(batch)
         counts, wanted = is_image.sum(dim=1), batch.num_images
         if (counts != wanted).any():
             sample = int((counts != wanted).nonzero()[0])
@@ -232,6 +301,17 @@ class VLM(nn.Module):
                 f"sample {sample}: {int(counts[sample])} <image> ids (id {self.image_token_id}) and "
                 f"{int(wanted[sample])} pictures; put one <image> id into the text for each picture"
             )
+
+    def _check_features(self, batch: Batch) -> None:
+        if batch.features is None:
+            return
+        size = self.config.vision.image_size
+        sizes = [size] if batch.sizes is None else [tuple(size) for size in batch.sizes.flatten(0, 1).tolist()]
+        needed, width = max(map(self.config.features_of, sizes)), self.config.vision.width
+        count, got = batch.features.shape[2:]
+        if got != width or count < needed or (count > needed and batch.sizes is None):
+            shape = tuple(batch.features.shape)
+            raise ValueError(f"features must be (B, M, {needed}, {width}) for this encoder, got {shape}")
 
 
 def answer_loss(logits: Float[Tensor, "B L V"], layout: Layout, labels: Int[Tensor, "B T"]) -> Float[Tensor, ""]:

@@ -14,6 +14,7 @@ from minivlm.connectors.perceiver import FlamingoResampler, IdeficsResampler
 from minivlm.connectors.pooling import AveragePooling, PixelShuffle
 from minivlm.connectors.projection import LinearProjection, MLPProjection, NoProjection, NormedMLPProjection
 from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
+from minivlm.connectors.separators import LEARNED, Separators
 from minivlm.contrastive.clip import CLIPConfig, clip_text
 from minivlm.contrastive.siglip import SigLIPConfig, siglip_text
 from minivlm.fusion.cross_attention import FlamingoCrossAttention, IdeficsCrossAttention
@@ -24,6 +25,7 @@ from minivlm.language.magneto import LearnedMagnetoConfig, MagnetoConfig
 from minivlm.language.opt import OPTConfig
 from minivlm.language.phi import PhiConfig
 from minivlm.model import VLMConfig
+from minivlm.vision.tiles import TilesConfig
 from minivlm.vision.vit import ViTConfig, bare_patches, clip_vit, eva2_vit, eva_vit, siglip_vit
 
 
@@ -56,6 +58,13 @@ def llava() -> VLMConfig:
 
 def llava15() -> VLMConfig:
     return VLMConfig(_clip_large(336), MLPProjection(), _vicuna_7b(32064), image_id=32000, eos_id=2)
+
+
+def llava_next() -> VLMConfig:
+    """With Vicuna-7B. A picture of which nothing is said is a square that fills its largest canvas."""
+    canvases = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+    vision = TilesConfig(_clip_large(336), canvases, image_size=(672, 672))
+    return replace(llava15(), vision=vision, separators=Separators(newline=LEARNED, lined_from=1))
 
 
 def yi_vl() -> VLMConfig:

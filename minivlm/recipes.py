@@ -51,8 +51,8 @@ LORA_RANK = 8
 
 
 def new_parts(model: VLM) -> tuple[str, ...]:
-    """Its parts that are not pretrained: the connector, and what the fusion adds."""
-    return tuple(part for part in model.parts if part in ("connector", "fusion"))
+    """Its parts that are not pretrained: the connector, learned separators, and what the fusion adds."""
+    return tuple(part for part in model.parts if part in ("connector", "separators", "fusion"))
 
 
 def vlm_stages(

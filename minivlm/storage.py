@@ -26,6 +26,7 @@ from minivlm.connectors.perceiver import FlamingoResampler, Idefics2Resampler, I
 from minivlm.connectors.pooling import AveragePooling, PixelShuffle
 from minivlm.connectors.projection import LinearProjection, MLPProjection, NoProjection, NormedMLPProjection
 from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
+from minivlm.connectors.separators import Separators
 from minivlm.contrastive.clip import CLIPConfig
 from minivlm.contrastive.siglip import SigLIPConfig
 from minivlm.contrastive.towers import TextConfig
@@ -40,6 +41,7 @@ from minivlm.language.phi import PhiConfig
 from minivlm.model import VLM, VLMConfig
 from minivlm.pretrained.keys import load_exactly
 from minivlm.runtime import pick_device
+from minivlm.vision.tiles import TilesConfig
 from minivlm.vision.vit import ViTConfig
 
 _CONFIGS = {
@@ -50,7 +52,7 @@ _CONFIGS = {
     + (NoProjection, GLUProjection, VisualExpertConfig, MultiwayConfig, LearnedMagnetoConfig)
     + (BertConfig, VocabularyConfig, QFormerConfig, InstructQFormerConfig, ContextContentConfig)
     + (FlamingoResampler, IdeficsResampler, Idefics2Resampler, QwenVLResampler, Kosmos2Resampler)
-    + (CAbstraction, DAbstraction, Interleaved, FlamingoCrossAttention, IdeficsCrossAttention)
+    + (TilesConfig, Separators, CAbstraction, DAbstraction, Interleaved, FlamingoCrossAttention, IdeficsCrossAttention)
 }
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
@@ -118,7 +120,8 @@ def bundled(name: str, device: str | torch.device | None = None) -> nn.Module:
 def warm_start(model: VLM) -> VLM:
     """Give a mini model the bundled encoder and decoder, as a real system starts from pretrained parts. Returns it."""
     encoder, decoder = bundled("clip", device="cpu").vision, bundled("decoder", device="cpu")
-    for ours, theirs in ((model.vision, encoder), (model.language, decoder)):
+    tower = getattr(model.vision, "tower", model.vision)  # what cuts pictures first has the encoder inside
+    for ours, theirs in ((tower, encoder), (model.language, decoder)):
         if ours.config != theirs.config:
             raise ValueError(f"the bundled weights are for {theirs.config}, this model has {ours.config}")
         load_exactly(ours, theirs.state_dict())
@@ -151,4 +154,9 @@ def _from_dict(stored: dict[str, Any]) -> Any:
             f"a stored {kind.__name__} does not fit this version of minivlm: fields missing "
             f"{sorted(needed - values.keys())}, fields unknown {sorted(values.keys() - known)}"
         )
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return kind(**{k: _as_tuple(v) for k, v in values.items()})
+
+
+def _as_tuple(value: Any) -> Any:
+    """What JSON made a list of, and the lists in it, as the tuples that they were."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

@@ -179,6 +179,20 @@ def llava(
     return randomise(transformers.LlavaForConditionalGeneration(config), seed, scale)
 
 
+def llava_next(seed: int = 0, scale: float = 1.0) -> nn.Module:
+    """Canvases of one to six tiles, square and not."""
+    vision = {"model_type": "clip_vision_model", **vision_sizes(seed)}
+    tile = vision["image_size"]
+    shapes = [(1, 2), (2, 1), (2, 2), (1, 3), (3, 1), (2, 3)]
+    config = transformers.LlavaNextConfig(
+        vision_config=vision,
+        text_config=llama_sizes(seed),
+        image_token_index=IMAGE_ID,
+        image_grid_pinpoints=[[rows * tile, cols * tile] for rows, cols in shapes],
+    )
+    return randomise(transformers.LlavaNextForConditionalGeneration(config), seed, scale)
+
+
 def qformer_sizes(seed: int) -> dict:
     """The sizes of a small Q-Former, as transformers names them; every block, every second or third sees the
     picture."""

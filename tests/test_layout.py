@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import pytest
@@ -44,26 +45,35 @@ def random_texts(seed: int) -> Texts:
 def newline_layout() -> VisualLayout:
     """Two rows of two patches, each with a newline after it."""
     kind = torch.tensor([Kind.PATCH, Kind.PATCH, Kind.NEWLINE] * 2)
-    return VisualLayout(kind, torch.tensor([0, 0, -1, 1, 1, -1]), torch.tensor([0, 1, -1, 0, 1, -1]))
+    row, col = torch.tensor([0, 0, -1, 1, 1, -1]), torch.tensor([0, 1, -1, 0, 1, -1])
+    return VisualLayout(kind, row, col, torch.zeros_like(row))
 
 
-PICTURES = {"patches": VisualLayout.patches((2, 3)), "newlines": newline_layout()}
-PADDING = dict(kind=Kind.PAD, image=-1, row=-1, col=-1, index=-1, segment=-1, position=0, latest=-1)
+def views_layout() -> VisualLayout:
+    """A latent of the whole picture, then two patches of a part of it."""
+    return VisualLayout.latents(1) + VisualLayout.patches((1, 2)).in_view(1)
 
 
-def slow_layout(texts: Texts, picture: VisualLayout) -> list[list[dict]]:
-    """For every sample, what stands at each of its positions, one position after the other."""
+PICTURES = {"patches": VisualLayout.patches((2, 3)), "newlines": newline_layout(), "views": views_layout()}
+PADDING = dict(kind=Kind.PAD, image=-1, view=0, row=-1, col=-1, index=-1, segment=-1, position=0, latest=-1)
+
+
+def slow_layout(texts: Texts, picture_of: Callable[[int, int], VisualLayout]) -> list[list[dict]]:
+    """For every sample, what stands at each of its positions, one position after the other; `picture_of` its number and
+    a picture's is what that picture becomes."""
     samples = []
-    for ids, mask, segments in zip(texts.ids.tolist(), texts.mask.tolist(), texts.segments.tolist(), strict=True):
+    rows = zip(texts.ids.tolist(), texts.mask.tolist(), texts.segments.tolist(), strict=True)
+    for sample, (ids, mask, segments) in enumerate(rows):
         places, pictures = [], 0
         for i, (word, real, segment) in enumerate(zip(ids, mask, segments, strict=True)):
             if real and word == IMAGE:
+                picture = picture_of(sample, pictures)
                 for k in range(len(picture)):
-                    kind, row, col = int(picture.kind[k]), int(picture.row[k]), int(picture.col[k])
-                    places.append(dict(kind=kind, image=pictures, row=row, col=col, index=k, segment=segment))
+                    own = {name: int(getattr(picture, name)[k]) for name in ("kind", "row", "col", "view")}
+                    places.append(dict(image=pictures, index=k, segment=segment, **own))
                 pictures += 1
             elif real:
-                places.append(dict(kind=Kind.TEXT, image=-1, row=-1, col=-1, index=i, segment=segment))
+                places.append(dict(kind=Kind.TEXT, image=-1, view=0, row=-1, col=-1, index=i, segment=segment))
         for place, position in zip(places, slow_positions(places), strict=True):
             place["position"] = position
             place["latest"] = max(other["image"] for other in places[: places.index(place) + 1])
@@ -91,9 +101,23 @@ def layout_of(texts: Texts, picture: VisualLayout) -> Layout:
 @pytest.mark.parametrize("seed", range(20))
 def test_interleave(seed, picture):
     texts = random_texts(seed)
-    wanted = slow_layout(texts, picture)
+    check_layout(layout_of(texts, picture), slow_layout(texts, lambda sample, number: picture))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_interleave_pictures_that_differ(seed):
+    texts = random_texts(seed)
+    images = int(((texts.ids == IMAGE) & texts.mask).sum(dim=1).max())
+    kinds = list(PICTURES.values())
+    chosen = torch.randint(len(kinds), (len(texts.ids), max(1, images)), generator=torch.Generator().manual_seed(seed))
+    stack = VisualLayout.stack([kinds[i] for i in chosen.flatten()], chosen.shape[1])
+    assert len(stack) == max(len(kinds[i]) for i in chosen.flatten())
+    wanted = slow_layout(texts, lambda sample, number: kinds[chosen[sample, number]])
+    check_layout(interleave(texts.ids, texts.mask, texts.segments, stack, IMAGE), wanted)
+
+
+def check_layout(layout: Layout, wanted: list[list[dict]]) -> None:
     length = max(map(len, wanted))
-    layout = layout_of(texts, picture)
     for field in fields(Layout):
         rows = [[place[field.name] for place in places + [PADDING] * (length - len(places))] for places in wanted]
         assert getattr(layout, field.name).tolist() == rows, field.name
@@ -137,7 +161,7 @@ def test_the_place_that_follows(seed):
     """The next word of the last question."""
     texts = random_texts(seed)
     layout = layout_of(texts, PICTURES["patches"])
-    for sample, places in enumerate(slow_layout(texts, PICTURES["patches"])):
+    for sample, places in enumerate(slow_layout(texts, lambda *_: PICTURES["patches"])):
         said = dict(kind=Kind.TEXT, image=-1, row=-1, col=-1, index=-1, segment=places[-1]["segment"])
         said |= dict(position=slow_positions([*places, said])[-1], latest=places[-1]["latest"])
         for field in fields(Layout):
@@ -150,7 +174,7 @@ def test_patches_of_a_picture_may_share_one_place(seed, picture):
     """In a row of patches only the first counts; a newline does, and the patch behind it."""
     texts = random_texts(seed)
     layout = interleave(texts.ids, texts.mask, texts.segments, picture, IMAGE, one_place=True)
-    for sample, places in enumerate(slow_layout(texts, picture)):
+    for sample, places in enumerate(slow_layout(texts, lambda *_: picture)):
         kept = []
         for i, place in enumerate(places):
             patches = place["kind"] == Kind.PATCH and i > 0 and places[i - 1]["kind"] == Kind.PATCH
@@ -179,7 +203,7 @@ def test_merge(seed, picture):
     most = int((texts.ids == IMAGE).sum(dim=1).max())
     visual = torch.randn(len(texts.ids), most, len(picture), 5, generator=generator)
     merged = merge(layout_of(texts, picture), words, visual)
-    for b, places in enumerate(slow_layout(texts, picture)):
+    for b, places in enumerate(slow_layout(texts, lambda *_: picture)):
         for at, place in enumerate(places):
             source = words[b] if place["image"] < 0 else visual[b, place["image"]]
             assert torch.equal(merged[b, at], source[place["index"]])

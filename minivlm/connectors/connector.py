@@ -9,9 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from minivlm.layers import check_positive
-from minivlm.layout import VisualLayout
-
-Grid = tuple[int, int]  # rows and columns of patches
+from minivlm.layout import Grid, VisualLayout
 
 
 class Connector:
@@ -19,9 +17,15 @@ class Connector:
 
     `conditioned`: its `forward` reads the question beside the features, (B, N, D), (B, P) ids and (B, P) boolean mask;
     others read the features alone. `max_words`: how many of its words it can read, P at most.
+
+    Where views differ in size, features are filled up on the right: `pointwise`: each is read alone, so nothing of what
+    fills up matters; `masked`: `forward` also takes `mask`, (B, N) boolean, True = a feature that is there. Others read
+    views of one size only.
     """
 
     conditioned: ClassVar[bool] = False
+    pointwise: ClassVar[bool] = False
+    masked: ClassVar[bool] = False
     max_words: int = 0
 
     def layout(self, grid: Grid) -> VisualLayout:

@@ -7,6 +7,7 @@ Token count: N in, N out. Nothing is thrown away and no token sees another.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from minivlm.layout import VisualLayout
 
 class Projection(Connector, nn.Sequential):
     """What all projections share: one visual token a patch, in the same order."""
+
+    pointwise: ClassVar[bool] = True
 
     def layout(self, grid: Grid) -> VisualLayout:
         return VisualLayout.patches(grid)
@@ -39,6 +42,8 @@ class NoProjection:
 
 
 class Unprojected(Connector, nn.Module):
+    pointwise: ClassVar[bool] = True
+
     def __init__(self, class_token: bool):
         super().__init__()
         self.class_token = class_token

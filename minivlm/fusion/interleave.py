@@ -1,9 +1,12 @@
 """Interleaving: visual tokens take their place among the words of one sequence, and the decoder reads on (LLaVA).
 
-Token count: a text of T ids with M `<image>` ids and K visual tokens a picture becomes T - M + M * K positions.
+Token count: a text of T ids with M `<image>` ids and K visual tokens a picture becomes T - M + M * K positions; where
+pictures differ in size, each has a K of its own.
 """
 
 from __future__ import annotations
+
+from dataclasses import fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,10 +23,17 @@ def interleave(
     image_id: int,
     one_place: bool = False,
 ) -> Layout:
-    """The layout of the whole sequence: each `<image>` id opens into the tokens of `visual` (None: it stays a word),
-    padding goes to the right. With `one_place` all patches of a picture are told the same position."""
+    """The layout of the whole sequence: each `<image>` id opens into the tokens of `visual`, that of every picture or
+    the stack of all (None: it stays a word); padding goes to the right. With `one_place` all patches of a picture are
+    told the same position."""
     is_image = (input_ids == image_id) & text_mask
-    widths = text_mask.long() if visual is None else torch.where(is_image, len(visual), text_mask.long())  # (B, T)
+    numbers = is_image.cumsum(dim=1) - 1  # (B, T): of the latest picture
+    widths = text_mask.long()
+    if visual is not None:
+        visual = _of_each(visual, numbers)
+        rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
+        counts = (visual.kind != Kind.PAD).sum(dim=-1)  # (B, M)
+        widths = torch.where(is_image, counts[rows, numbers.clamp(min=0)], widths)  # (B, T)
     ends = widths.cumsum(dim=1)
     length = int(ends[:, -1].max())
     place = torch.arange(length, device=input_ids.device).expand(len(input_ids), -1).contiguous()  # (B, L)
@@ -36,16 +46,17 @@ def interleave(
     def visual_or(name: str, text: Tensor | int) -> Tensor:
         if visual is None:
             return torch.full_like(place, text)
-        field = getattr(visual, name).to(input_ids.device)[offset.clamp(0, len(visual) - 1)]
+        field = getattr(visual, name)[rows, number.clamp(min=0), offset.clamp(0, len(visual) - 1)]  # (B, L)
         return torch.where(opened, field, text)
 
+    number = numbers.gather(1, source)  # (B, L)
     kind = visual_or("kind", Kind.TEXT).where(valid, Kind.PAD)
-    number = (is_image.cumsum(dim=1) - 1).gather(1, source)  # (B, L): of the latest picture
     further = (kind == Kind.PATCH) & (torch.roll(kind, 1, dims=1) == Kind.PATCH) & (offset > 0)
     segment = segments.gather(1, source).where(valid, -1)
     return Layout(
         kind=kind,
         image=number.where(at_image, -1),
+        view=visual_or("view", 0).where(valid, 0),
         row=visual_or("row", -1).where(valid, -1),
         col=visual_or("col", -1).where(valid, -1),
         index=torch.where(opened, offset, source).where(valid, -1),
@@ -53,6 +64,15 @@ def interleave(
         position=count_places(segment, valid & ~further if one_place else valid).where(valid, 0),
         latest=number.where(valid, -1),
     )
+
+
+def _of_each(visual: VisualLayout, numbers: Int[Tensor, "B T"]) -> VisualLayout:
+    """The layout of each picture, (B, M, K), on the device of `numbers`: they share one, or have come as a stack."""
+    columns = (getattr(visual, f.name).to(numbers.device) for f in fields(VisualLayout))
+    if visual.kind.ndim > 1:
+        return VisualLayout(*columns)
+    images = max(1, int(numbers.max()) + 1)
+    return VisualLayout(*(column.expand(len(numbers), images, -1) for column in columns))
 
 
 def count_places(segment: Int[Tensor, "B L"], counts: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

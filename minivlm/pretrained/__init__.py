@@ -19,7 +19,7 @@ from minivlm.pretrained.keys import State, load_exactly
 from minivlm.pretrained.openclip import open_clip
 from minivlm.pretrained.qformers import blip2, instructblip
 from minivlm.pretrained.towers import clip, clip_vision, siglip, siglip_vision, vit_tower
-from minivlm.pretrained.vlms import kosmos2, llava
+from minivlm.pretrained.vlms import kosmos2, llava, llava_next
 
 CONVERTERS: dict[str, Callable[[Any], tuple[Any, State]]] = {
     "CLIPModel": clip,
@@ -32,6 +32,7 @@ CONVERTERS: dict[str, Callable[[Any], tuple[Any, State]]] = {
     "PhiForCausalLM": phi,
     "Kosmos2TextForCausalLM": magneto,
     "LlavaForConditionalGeneration": llava,
+    "LlavaNextForConditionalGeneration": llava_next,
     "Blip2ForConditionalGeneration": blip2,
     "InstructBlipForConditionalGeneration": instructblip,
     "Kosmos2ForConditionalGeneration": kosmos2,
@@ -45,9 +46,10 @@ def from_transformers(model: nn.Module) -> nn.Module:
 
     Takes transformers' `CLIPModel`, `CLIPVisionModel`, `SiglipModel`, `SiglipVisionModel`, `ViTModel`,
     `LlamaForCausalLM`, `OPTForCausalLM`, `PhiForCausalLM`, `Kosmos2TextForCausalLM`, `LlavaForConditionalGeneration`,
-    `Blip2ForConditionalGeneration`, `InstructBlipForConditionalGeneration`, `Kosmos2ForConditionalGeneration`,
-    `IdeficsForVisionText2Text`, and open_clip's `CLIP`. Weights are copied, device and dtype kept. Raises TypeError for
-    another class, ValueError for a variant that ours does not compute, or for keys and shapes that do not fit.
+    `LlavaNextForConditionalGeneration`, `Blip2ForConditionalGeneration`, `InstructBlipForConditionalGeneration`,
+    `Kosmos2ForConditionalGeneration`, `IdeficsForVisionText2Text`, and open_clip's `CLIP`. Weights are copied, device
+    and dtype kept. Raises TypeError for another class, ValueError for a variant that ours does not compute, or for keys
+    and shapes that do not fit.
     """
     name, package = type(model).__name__, type(model).__module__.split(".")[0]
     if name not in CONVERTERS or package not in ("transformers", "open_clip"):

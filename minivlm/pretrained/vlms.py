@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 from minivlm.connectors.cross_resampler import Kosmos2Resampler
 from minivlm.connectors.projection import LinearProjection, MLPProjection
+from minivlm.connectors.separators import LEARNED, Separators
 from minivlm.model import VLMConfig
 from minivlm.pretrained.decoders import LLAMA, MAGNETO, llama_config, magneto_config
 from minivlm.pretrained.keys import WB, Rules, State, activation, refuse, rename, split_packed
 from minivlm.pretrained.towers import VISION, vision_config
+from minivlm.vision.tiles import TilesConfig
 from minivlm.vision.vit import clip_vit, siglip_vit
 
 
 def llava(model: Any) -> tuple[VLMConfig, State]:
+    return _llava(model, "vision.")
+
+
+def llava_next(model: Any) -> tuple[VLMConfig, State]:
+    ours, state = _llava(model, "vision.tower.")
+    canvases = tuple((height, width) for height, width in model.config.image_grid_pinpoints)
+    tiles = TilesConfig(ours.vision, canvases, image_size=max(canvases, key=math.prod))
+    state["separators.learned"] = model.model.image_newline.detach()[None]
+    return replace(ours, vision=tiles, separators=Separators(newline=LEARNED, lined_from=1)), state
+
+
+def _llava(model: Any, vision_prefix: str) -> tuple[VLMConfig, State]:
     config, state = model.config, model.state_dict()
     vision, is_clip = config.vision_config, config.vision_config.model_type == "clip_vision_model"
     keeps = config.vision_feature_select_strategy
@@ -30,19 +46,21 @@ def llava(model: Any) -> tuple[VLMConfig, State]:
     )
     own: Rules = [(r"model\.multi_modal_projector\.(linear_[12]\.(?:weight|bias))", r"\1"),
                   (r"lm_head\.weight", "language.head.weight"),
-                  (r"model\.(vision_tower|language_model)\..*", "")]  # fmt: skip
+                  (r"model\.(vision_tower|language_model)\..*|model\.image_newline", "")]  # fmt: skip
     rest = rename(state, own)
     connector, projector = _llava_projector(rest, config.projector_hidden_act)
     ours = VLMConfig(
         vision_config(vision, clip_vit if is_clip else siglip_vit),
         connector,
-        llama_config(config.text_config),
+        replace(
+            llama_config(config.text_config), tied=config.tie_word_embeddings
+        ),
         image_id=config.image_token_id,
         eos_id=config.text_config.eos_token_id,
         layer=config.vision_feature_layer,
     )
     return ours, {
-        **rename(split_packed(state), VISION, "model.vision_tower.", "vision."),
+        **rename(split_packed(state), VISION, "model.vision_tower.", vision_prefix),
         **projector,
         **rename(state, LLAMA, "model.language_model.", "language."),
         "language.head.weight": rest["language.head.weight"],

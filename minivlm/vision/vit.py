@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minivlm.attention import Attention
 from minivlm.layers import MLP, Block, check_activation, check_divides, check_positive
+from minivlm.layout import Views
+from minivlm.vision.vision import Vision
 
 POOLS = ("class", "map", "tanh", "mean")
 
@@ -68,6 +70,10 @@ class ViTConfig:
     def num_patches(self) -> int:
         return self.grid[0] * self.grid[1]
 
+    def views(self, size: tuple[int, int]) -> Views:
+        """One grid, whatever is asked: this tower refuses pictures of another size."""
+        return (self.grid,)
+
     def build(self) -> ViT:
         return ViT(self)
 
@@ -109,7 +115,7 @@ class MAPHead(nn.Module):
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
-class ViT(nn.Module):
+class ViT(Vision):
     """A vision tower. `hidden` gives the states a connector reads; calling the tower gives (normed tokens, pooled)."""
 
     def __init__(self, config: ViTConfig):
@@ -172,6 +178,15 @@ class ViT(nn.Module):
         if layer is None:
             return pool
         return [*self.blocks[layer if layer >= 0 else self.config.depth + 1 + layer :], self.final_norm, *pool]
+
+    def features(
+        self, images: Float[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"] | None = None, layer: int | None = None
+    ) -> Float[Tensor, "B N D"]:
+        """The state after `layer`, or, without, all tokens after the final norm. `sizes` must be this tower's own."""
+        if sizes is not None and (sizes != torch.tensor(self.config.image_size, device=sizes.device)).any():
+            height, width = self.config.image_size
+            raise ValueError(f"this tower reads {height}x{width} pictures, got {sizes.tolist()}: resize them first")
+        return self(images)[0] if layer is None else self.hidden(images, layer)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
         """All tokens after the final norm, and one vector for the picture."""

@@ -1,0 +1,66 @@
+"""What every vision part is: it makes features of a picture, in one grid or in several, the picture's views.
+
+An encoder of one size has one view, a grid that is always the same; one that takes pictures as they come has a grid for
+each; one that cuts pictures has a view for the whole and others for the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from minivlm.layout import Grid, Views
+
+
+@runtime_checkable
+class VisionConfig(Protocol):
+    """`build` gives a module whose `features(images, sizes)` are (P, N, width), view after view, row after row, filled
+    up on the right where pictures differ in size; `images` are (P, 3, H, W) in [0, 1], and `sizes`, (P, 2) or None, say
+    how much of each is picture.
+
+    image_size   (height, width) of a picture of which nothing else is said, and `grid` what that becomes, if one view
+    width        of a feature
+    class_token  does a vector for the whole picture come first?
+    """
+
+    image_size: tuple[int, int]
+    width: int
+    class_token: bool
+
+    @property
+    def grid(self) -> Grid: ...
+
+    def views(self, size: tuple[int, int]) -> Views: ...
+
+    def build(self) -> Any: ...
+
+
+class Vision(nn.Module):
+    """A vision part. `features` of an encoder with several layers also takes the `layer` to read."""
+
+    def unread(self, layer: int | None) -> list[nn.Module]:
+        """The modules that nobody touches who reads only the state after `layer` (None: what it gives in the end)."""
+        return []
+
+
+def cut_views(
+    features: Float[Tensor, "P N D"], pictures: Sequence[Views]
+) -> tuple[Float[Tensor, "V n D"], Bool[Tensor, "V n"] | None]:
+    """Every view of all pictures as a row of its own, and which features are there (None: all)."""
+    if len(set(pictures)) == 1 and len(pictures[0]) == 1:
+        return features, None
+    counts = [rows * cols for views in pictures for rows, cols in views]
+    cut = [
+        part
+        for own, views in zip(features, pictures, strict=True)
+        for part in own[: sum(rows * cols for rows, cols in views)].split([rows * cols for rows, cols in views])
+    ]
+    if len(set(counts)) == 1:
+        return torch.stack(cut), None
+    rows = pad_sequence(cut, batch_first=True)
+    return rows, torch.arange(rows.shape[1], device=rows.device) < torch.tensor(counts, device=rows.device)[:, None]
