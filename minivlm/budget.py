@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from minivlm.batch import Batch
 from minivlm.designs import configure
 from minivlm.model import VLM, VLMConfig
+from minivlm.vision.vision import VisionConfig
 
 BYTES = 2  # of a number in 16 bits, in which published systems are served
 
@@ -84,10 +85,7 @@ def budget(
     config = configure(name, preset)
     if not isinstance(config, VLMConfig):
         raise ValueError(f"{name} has no decoder, so no token budget; ask for one of the designs that answer questions")
-    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
-    changes = {"image_size": sides, "patch_size": patch_size}
-    changes = {key: value for key, value in changes.items() if value is not None}
-    config = replace(config, vision=replace(config.vision, **changes))
+    config = replace(config, vision=_resized(config.vision, image_size, patch_size))
     with torch.device("meta"):
         model = config.build()
     tokens = images * config.num_tokens
@@ -106,6 +104,18 @@ def budget(
         per_position * taken + BYTES * model.fusion.kept(tokens),
         per_position * words,
     )
+
+
+def _resized(vision: VisionConfig, image_size: int | tuple[int, int] | None, patch_size: int | None) -> VisionConfig:
+    """The same with pictures, or patches, of another size; what cuts pictures has the patches of the tower inside."""
+    if image_size is not None:
+        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        vision = replace(vision, image_size=sides)
+    if patch_size is not None and hasattr(vision, "tower"):
+        vision = replace(vision, tower=replace(vision.tower, patch_size=patch_size))
+    elif patch_size is not None:
+        vision = replace(vision, patch_size=patch_size)
+    return vision
 
 
 @torch.no_grad()

@@ -58,16 +58,20 @@ def compare(
     if language not in LANGUAGE:
         raise ValueError(f"unknown language {language!r}; choose one of {', '.join(LANGUAGE)}")
     configs = {name: budgeted(name, tokens) for name in designs if name != BLIND}
-    results, test = [], None
+    results, tests = [], {}
     for seed in dict.fromkeys(seeds):
-        bank = None
+        banks = {}  # by encoder, which nearly all designs share
         for name in (*configs, *((BLIND,) if language == "tuned" else ())):
             count = 0 if name == BLIND else configs[name].num_tokens
             path = folder / f"{name}-{count}-{language}-{scale}-{steps}-seed{seed}.json"
             if not path.exists():
-                bank = bank or _seen(sample_scenes(VLM_SIZES[scale].scenes, generator(seed, 0)))
-                test = test or _Test.make(scale)
                 run, config = Run(name, count, seed, scale, steps), configs.get(name, configure("llava15"))
+                encoder = (config.vision, config.layer, config.class_token)
+                if encoder not in banks:
+                    banks[encoder] = _seen(config, sample_scenes(VLM_SIZES[scale].scenes, generator(seed, 0)))
+                if encoder not in tests:
+                    tests[encoder] = _Test.make(config, scale)
+                bank, test = banks[encoder], tests[encoder]
                 result = _result(run, language, config, bank, test, precision)
                 write(result, path)
                 print(f"{name}, {count} tokens, {language}, seed {seed}: mean {mean_of(result.accuracy):.1%}")
@@ -86,9 +90,9 @@ def budgeted(name: str, tokens: int | None) -> VLMConfig:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _seen(scenes: Scenes) -> Bank:
-    """Scenes, and what the encoder that all designs share makes of their pictures."""
-    return Bank.make(warm_start(configure("llava15").build()).to(pick_device()), scenes)
+def _seen(config: VLMConfig, scenes: Scenes) -> Bank:
+    """Scenes, and what a design's encoder makes of their pictures."""
+    return Bank.make(warm_start(config.build()).to(pick_device()), scenes)
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,9 @@ class _Test:
     told: list[str]
 
     @classmethod
-    def make(cls, scale: str) -> _Test:
+    def make(cls, config: VLMConfig, scale: str) -> _Test:
         scenes, questions = evaluation_bank(per_task=PER_TASK[scale])
-        return cls(_seen(scenes), questions, [caption(scenes[i]) for i in range(len(scenes))])
+        return cls(_seen(config, scenes), questions, [caption(scenes[i]) for i in range(len(scenes))])
 
 
 def _result(run: Run, language: str, config: VLMConfig, bank: Bank, test: _Test, precision: str | None) -> Result:

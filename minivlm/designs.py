@@ -167,7 +167,8 @@ def at_budget(config: VLMConfig, tokens: int) -> VLMConfig:
         config = replace(config, connector=connector.at_budget(tokens, grid))
     if config.num_tokens != tokens:
         kind = type(connector).__name__
-        made = f"{kind} makes {config.num_tokens} tokens of {grid[0]}x{grid[1]} patches"
+        grids = " and ".join(f"{rows}x{cols}" for rows, cols in config.vision.views(config.vision.image_size))
+        made = f"{kind} makes {config.num_tokens} tokens of {grids} patches"
         raise ValueError(f"{made}, not {tokens}: it has no choice")
     return config
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minivlm.attention import capturing
@@ -19,8 +18,9 @@ from minivlm.connectors.separators import Separators
 from minivlm.fusion.fusion import FusionConfig, Interleaved
 from minivlm.language.decoder import DecoderConfig
 from minivlm.language.lora import add_lora
-from minivlm.layout import Grid, Layout, Views, VisualLayout
-from minivlm.vision.vision import VisionConfig, cut_views
+from minivlm.layout import Grid, Layout
+from minivlm.seeing import Seeing
+from minivlm.vision.vision import VisionConfig
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,11 @@ class VLMConfig:
         return VLM(self)
 
 
-class VLM(nn.Module):
+class VLM(Seeing):
     """A decoder that sees: its encoder's patches, through its connector, meet its words as its fusion has it."""
 
     def __init__(self, config: VLMConfig):
-        super().__init__()
-        self.config = config
-        self.vision = config.vision.build()
-        self.connector = config.make_connector()
-        self.separators = config.separators.build(config.visual_width)
+        super().__init__(config)
         self.language = config.language.build()
         self.fusion = config.fusion.build(self.language)
         self.adapter = nn.ModuleList()
@@ -132,80 +128,6 @@ class VLM(nn.Module):
     def adapt_language(self, rank: int) -> None:
         """Give the decoder low-rank adapters: a part of its own, which can learn while "language" does not."""
         self.adapter = add_lora(self.language, rank)
-
-    def features(
-        self, images: Float[Tensor, "B M 3 H W"], sizes: Int[Tensor, "B M 2"] | None = None
-    ) -> Float[Tensor, "B M N D"]:
-        """What the connector reads, (B, M, N, D); made once for a frozen encoder and given back as `Batch.features`.
-        Where pictures differ in size (`sizes`), the features of the smaller ones are filled up on the right."""
-        layer = {} if self.config.layer is None else {"layer": self.config.layer}
-        states = self.vision.features(images.flatten(0, 1), None if sizes is None else sizes.flatten(0, 1), **layer)
-        first = int(self.config.vision.class_token and not self.config.class_token)
-        return states[:, first:].unflatten(0, images.shape[:2])  # (B, M, N, D)
-
-    def connect(
-        self, features: Float[Tensor, "B M N D"], batch: Batch, pictures: Sequence[Views] | None = None
-    ) -> Float[Tensor, "B M K Dout"]:
-        """The visual tokens of every picture, of which `pictures` says what views they have (None: as the encoder's
-        own size); a connector that reads the question is given the batch's instruction."""
-        shape, flat = features.shape[:2], features.flatten(0, 1)
-        pictures = pictures or [self.config.vision.views(self.config.vision.image_size)] * len(flat)
-        rows, there = cut_views(flat, pictures)  # (V, n, D): V views of all pictures
-        counts = torch.tensor([len(views) for views in pictures], device=flat.device)
-        sample = torch.arange(len(flat), device=flat.device).repeat_interleave(counts) // shape[1]  # (V,)
-        tokens = self.connector(rows, *self._told(batch, sample), **self._which(there))  # (V, k, Dout)
-        if not self.config.separators.words and there is None and len(rows) == len(flat):
-            return tokens.unflatten(0, shape)
-        return self._separate(tokens, pictures).unflatten(0, shape)
-
-    def _told(self, batch: Batch, sample: Int[Tensor, " V"]) -> tuple[Tensor, ...]:
-        """The words that a connector reads beside each view, and which are there; () for one that reads none."""
-        if not self.connector.conditioned:
-            return ()
-        ids, mask = batch.instruction, batch.instruction_mask
-        if ids is None:
-            raise ValueError(
-                "this design reads the question into its visual tokens, so each question needs a sample of its own: "
-                "pack dialogs of one question, or give Batch an instruction"
-            )
-        mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        return ids[sample], mask[sample]  # (V, P)
-
-    def _which(self, there: Bool[Tensor, "V n"] | None) -> dict[str, Tensor]:
-        """What a connector is told of views that differ in size."""
-        if there is None or self.connector.pointwise:
-            return {}
-        if not self.connector.masked:
-            raise ValueError(
-                f"{type(self.connector).__name__} reads views of one size, these have {there.sum(dim=1).tolist()} "
-                "features: give it pictures of one size, or take a connector that reads any"
-            )
-        return {"mask": there}
-
-    def _separate(self, tokens: Float[Tensor, "V k D"], pictures: Sequence[Views]) -> Float[Tensor, "P K D"]:
-        sources = {views: self.separators.arrange(views, self.connector)[1] for views in set(pictures)}
-        ends = [self.connector.num_tokens(grid) for views in pictures for grid in views]
-        own = iter([row[:end] for row, end in zip(tokens, ends, strict=True)])
-        joined = [torch.cat([next(own) for _ in views]) for views in pictures]
-        return self.separators(joined, [sources[views] for views in pictures], self.language.embedding)
-
-    def _arranged(self, pictures: Sequence[Views], images: int) -> VisualLayout:
-        """What the visual tokens stand for: the same in each picture, or a stack of all, `images` a sample."""
-        each = {views: self.separators.arrange(views, self.connector)[0] for views in set(pictures)}
-        if len(each) == 1:
-            return next(iter(each.values()))
-        if not self.fusion.opens:
-            raise ValueError("words that look at pictures from outside need pictures of one size: resize them")
-        return VisualLayout.stack([each[views] for views in pictures], images)
-
-    def _views(self, batch: Batch) -> list[Views]:
-        """The views of every picture of a batch, B * M of them."""
-        vision = self.config.vision
-        count = 0 if batch.visual is None else batch.visual.shape[:2].numel()
-        if batch.sizes is None or count == 0:
-            size = vision.image_size if batch.images is None else tuple(batch.images.shape[3:])
-            return [vision.views(size)] * max(1, count)
-        return [vision.views(tuple(size)) for size in batch.sizes.flatten(0, 1).tolist()]
 
     def forward(self, batch: Batch, capture: bool = False) -> Output:
         """Read a whole batch. `capture` also returns every attention map of this very pass; the numbers stay the
@@ -269,13 +191,16 @@ class VLM(nn.Module):
     def _sequence(self, batch: Batch) -> tuple[Float[Tensor, "B L D"], Layout, Any]:
         """The vectors of the decoder's sequence, what they are, and what the fusion has seen of the pictures."""
         self._check(batch)
-        pictures, visual = self._views(batch), None
+        count, visual = 1 if batch.visual is None else batch.visual.shape[:2].numel(), None
+        pictures = self._views(batch, count)
         if batch.visual is not None:
             features = self.features(batch.images, batch.sizes) if batch.features is None else batch.features
             visual = self.connect(features, batch, pictures)
         mask = torch.ones_like(batch.input_ids, dtype=torch.bool) if batch.text_mask is None else batch.text_mask
         segments = torch.zeros_like(batch.input_ids) if batch.segments is None else batch.segments
         picture = self._arranged(pictures, 1 if visual is None else visual.shape[1])
+        if not self.fusion.opens and picture.kind.ndim > 1:
+            raise ValueError("words that look at pictures from outside need pictures of one size: resize them")
         layout = self.fusion.arrange(batch.input_ids, mask, segments, picture, self.image_token_id)
         x = self.fusion.enter(layout, self.language.embedding(batch.input_ids), visual)
         return x, layout, self.fusion.look(visual, layout)
@@ -301,17 +226,6 @@ class VLM(nn.Module):
                 f"sample {sample}: {int(counts[sample])} <image> ids (id {self.image_token_id}) and "
                 f"{int(wanted[sample])} pictures; put one <image> id into the text for each picture"
             )
-
-    def _check_features(self, batch: Batch) -> None:
-        if batch.features is None:
-            return
-        size = self.config.vision.image_size
-        sizes = [size] if batch.sizes is None else [tuple(size) for size in batch.sizes.flatten(0, 1).tolist()]
-        needed, width = max(map(self.config.features_of, sizes)), self.config.vision.width
-        count, got = batch.features.shape[2:]
-        if got != width or count < needed or (count > needed and batch.sizes is None):
-            shape = tuple(batch.features.shape)
-            raise ValueError(f"features must be (B, M, {needed}, {width}) for this encoder, got {shape}")
 
 
 def answer_loss(logits: Float[Tensor, "B L V"], layout: Layout, labels: Int[Tensor, "B T"]) -> Float[Tensor, ""]:

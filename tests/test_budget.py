@@ -27,12 +27,12 @@ def test_visual_tokens_and_cache_are_those_of_a_real_sequence(name):
     values of pictures that are kept beside it."""
     counted, model = budget(name, "mini", words=9), build(name, device="cpu")
     ids = torch.cat([torch.tensor([[model.image_token_id]]), torch.full((1, 9), 300)], dim=1)
-    batch = Batch(torch.rand(1, 1, 3, 64, 64), ids, instruction=ids)
+    batch = Batch(torch.rand(1, 1, 3, *model.config.vision.image_size), ids, instruction=ids)
     assert model.connect(model.features(batch.images), batch).shape[:3].numel() == counted.visual_tokens
     x, layout, seen = model._sequence(batch)
     assert x.shape[1] == counted.positions
     assert int(layout.is_visual.sum()) == (counted.visual_tokens if model.fusion.opens else 0)
-    cache, blocks = model.language.make_cache(100), model.fusion.blocks(model.language, layout, seen)
+    cache, blocks = model.language.make_cache(400), model.fusion.blocks(model.language, layout, seen)
     model.language(x, layout.position, model.fusion.mask(layout), cache, blocks)
     kept = sum(x[:, :, : layer.length].numel() for layer in cache for x in (layer.k, layer.v))
     beside = sum(x.numel() for both in (seen.keys_and_values if seen else ()) for x in both)
@@ -45,7 +45,7 @@ def test_visual_tokens_and_cache_are_those_of_a_real_sequence(name):
 def test_operations_are_those_of_a_real_pass(name):
     counted, model = budget(name, "mini", words=9), build(name, device="cpu")
     ids = torch.cat([torch.tensor([[model.image_token_id]]), torch.full((1, 9), 300)], dim=1)
-    batch = Batch(torch.rand(1, 1, 3, 64, 64), ids, instruction=ids[:, 1:])
+    batch = Batch(torch.rand(1, 1, 3, *model.config.vision.image_size), ids, instruction=ids[:, 1:])
     model.requires_grad_(False)  # or the counter looks for the history of weights
     with FlopCounterMode(display=False) as counter:
         model(batch, capture=True)  # explicitly: torch does not count the fused attention of a CPU

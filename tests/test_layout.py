@@ -162,7 +162,7 @@ def test_the_place_that_follows(seed):
     texts = random_texts(seed)
     layout = layout_of(texts, PICTURES["patches"])
     for sample, places in enumerate(slow_layout(texts, lambda *_: PICTURES["patches"])):
-        said = dict(kind=Kind.TEXT, image=-1, row=-1, col=-1, index=-1, segment=places[-1]["segment"])
+        said = dict(kind=Kind.TEXT, image=-1, view=0, row=-1, col=-1, index=-1, segment=places[-1]["segment"])
         said |= dict(position=slow_positions([*places, said])[-1], latest=places[-1]["latest"])
         for field in fields(Layout):
             assert getattr(layout.following(), field.name)[sample].tolist() == [said[field.name]], field.name

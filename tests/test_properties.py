@@ -455,13 +455,12 @@ def test_a_part_that_does_not_exist_cannot_learn(vlm):
 
 @torch.no_grad()
 def test_token_count_is_the_tensor(vlm):
-    grid = vlm.config.vision.grid
     batch = two_picture_batch(vlm)
     visual = vlm.connect(vlm.features(batch.images), batch)
-    tokens = vlm.connector.num_tokens(grid)
+    views, tokens = vlm.config.vision.views(vlm.config.vision.image_size), vlm.config.num_tokens
     assert visual.shape == (2, 2, tokens, vlm.config.fusion.visual_width or vlm.config.language.width)
-    picture = vlm.connector.layout(grid)
-    assert len(picture) == len(picture.row) == len(picture.col) == tokens
+    picture, sources = vlm.separators.arrange(views, vlm.connector)
+    assert len(picture) == len(picture.row) == len(picture.col) == len(sources) == tokens
     output = vlm(batch)
     assert output.logits.shape[:2] == output.layout.kind.shape
     if not vlm.fusion.opens:  # pictures stay out of the sequence: it is the text, and each `<image>` a word of it
@@ -480,13 +479,14 @@ def test_token_count_is_the_tensor(vlm):
 @torch.no_grad()
 def test_patch_tokens_stand_where_their_patch_is(vlm):
     """Grey everywhere but in one patch: of the visual tokens before any mixing, only that patch's own differs."""
-    layout, patch = vlm.connector.layout(vlm.config.vision.grid), vlm.config.vision.patch_size
+    tower = getattr(vlm.vision, "tower", vlm.vision)
+    layout, patch = vlm.connector.layout(tower.config.grid), tower.config.patch_size
     patches = (layout.kind == Kind.PATCH).nonzero().flatten()
     for token in patches[[0, 1, 9, -1]] if len(patches) else []:
         row, col = int(layout.row[token]), int(layout.col[token])
-        images = torch.full((2, 3, *vlm.config.vision.image_size), 0.5)
+        images = torch.full((2, 3, *tower.config.image_size), 0.5)
         images[1, :, row * patch : (row + 1) * patch, col * patch : (col + 1) * patch] = 1.0
-        states = vlm.vision.embed(images)[:, int(vlm.config.vision.class_token) :]
+        states = tower.embed(images)[:, int(tower.config.class_token) :]
         number = patches.tolist().index(int(token))  # tags are not the encoder's
         assert (states[0] != states[1]).any(dim=-1).nonzero().flatten().tolist() == [number]
 

@@ -52,9 +52,7 @@ def _llava(model: Any, vision_prefix: str) -> tuple[VLMConfig, State]:
     ours = VLMConfig(
         vision_config(vision, clip_vit if is_clip else siglip_vit),
         connector,
-        replace(
-            llama_config(config.text_config), tied=config.tie_word_embeddings
-        ),
+        replace(llama_config(config.text_config), tied=config.tie_word_embeddings),
         image_id=config.image_token_id,
         eos_id=config.text_config.eos_token_id,
         layer=config.vision_feature_layer,
