@@ -7,8 +7,9 @@ from typing import Any
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.magneto import MagnetoConfig
 from minivlm.language.opt import OPTConfig
+from minivlm.language.persimmon import PersimmonConfig
 from minivlm.language.phi import PhiConfig
-from minivlm.pretrained.keys import WB, Rules, State, refuse, rename
+from minivlm.pretrained.keys import WB, Rules, State, refuse, rename, split_heads
 
 LLAMA: Rules = [
     (r"(?:model\.)?embed_tokens\.weight", "embedding.weight"),
@@ -53,6 +54,18 @@ MAGNETO: Rules = [
     (rf"model\.layers\.(\d+)\.ffn\.ffn_layernorm{WB}", r"blocks.\1.mlp.down.norm.\2"),
     (rf"model\.layers\.(\d+)\.ffn\.fc2{WB}", r"blocks.\1.mlp.down.\2"),
     (rf"model\.layer_norm{WB}", r"final_norm.\1"),
+    (r"lm_head\.weight", "head.weight"),
+]
+PERSIMMON: Rules = [
+    (r"(?:model\.)?embed_tokens\.weight", "embedding.weight"),
+    (rf"(?:model\.)?layers\.(\d+)\.input_layernorm{WB}", r"blocks.\1.attention_norm.\2"),
+    (rf"(?:model\.)?layers\.(\d+)\.self_attn\.([qkv])_proj{WB}", r"blocks.\1.attention.\2.\3"),
+    (rf"(?:model\.)?layers\.(\d+)\.self_attn\.([qk])_layernorm{WB}", r"blocks.\1.attention.\2_norm.\3"),
+    (rf"(?:model\.)?layers\.(\d+)\.self_attn\.dense{WB}", r"blocks.\1.attention.out.\2"),
+    (rf"(?:model\.)?layers\.(\d+)\.post_attention_layernorm{WB}", r"blocks.\1.mlp_norm.\2"),
+    (rf"(?:model\.)?layers\.(\d+)\.mlp\.dense_h_to_4h{WB}", r"blocks.\1.mlp.up.\2"),
+    (rf"(?:model\.)?layers\.(\d+)\.mlp\.dense_4h_to_h{WB}", r"blocks.\1.mlp.down.\2"),
+    (rf"(?:model\.)?final_layernorm{WB}", r"final_norm.\1"),
     (r"lm_head\.weight", "head.weight"),
 ]
 
@@ -165,3 +178,33 @@ def magneto_config(config: Any) -> MagnetoConfig:
 
 def magneto(model: Any) -> tuple[MagnetoConfig, State]:
     return magneto_config(model.config), rename(model.state_dict(), MAGNETO)
+
+
+def persimmon_config(config: Any) -> PersimmonConfig:
+    refuse("decoder", {f"model type {config.model_type!r}": config.model_type != "persimmon"})
+    rope = config.rope_parameters
+    share = rope["partial_rotary_factor"]
+    refuse(
+        "Persimmon",
+        {
+            f"rope type {rope['rope_type']!r}": rope["rope_type"] != "default",
+            f"{share} of a head turned, not its half": share != 0.5,
+            "no norms of queries and keys": not config.qk_layernorm,
+            "a tied head": config.tie_word_embeddings,
+            f"activation {config.hidden_act!r}": config.hidden_act != "relu2",
+        },
+    )
+    return PersimmonConfig(
+        config.vocab_size,
+        width=config.hidden_size,
+        depth=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        mlp_width=config.intermediate_size,
+        eps=config.layer_norm_eps,
+        rope_theta=rope["rope_theta"],
+    )
+
+
+def persimmon(model: Any) -> tuple[PersimmonConfig, State]:
+    ours = persimmon_config(model.config)
+    return ours, rename(split_heads(model.state_dict(), ours.heads), PERSIMMON)

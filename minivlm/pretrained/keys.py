@@ -76,3 +76,17 @@ def split_packed(state: Mapping[str, Tensor]) -> State:
         else:
             split[key] = value
     return split
+
+
+def split_heads(state: Mapping[str, Tensor], heads: int) -> State:
+    """q, k and v apart, where a model keeps them as one `query_key_value`, head after head, each with its three."""
+    split: State = {}
+    for key, value in state.items():
+        fused = re.fullmatch(r"(.*)query_key_value\.(weight|bias)", key)
+        if fused:
+            before, kind = fused.groups()
+            parts = value.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(1, 2)  # (3, heads*d, ...)
+            split |= {f"{before}{name}_proj.{kind}": part for name, part in zip("qkv", parts, strict=True)}
+        else:
+            split[key] = value
+    return split
