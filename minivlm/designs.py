@@ -137,6 +137,16 @@ DESIGNS: dict[str, Design] = {
         "BEiT-3", 2022, "arXiv:2208.10442", "patches", "none", "multiway blocks",
         mini.beit3, published.beit3,
     ),
+    "fuyu": Design(
+        "Fuyu", 2023, "adept.ai/blog/fuyu-8b", "raw patches", "linear projection",
+        "interleaved, rows ended by a newline",
+        mini.fuyu, published.fuyu,
+    ),
+    "otterhd": Design(
+        "OtterHD", 2023, "arXiv:2311.04219", "raw patches", "linear projection",
+        "interleaved, rows ended by a newline",
+        mini.otterhd, published.otterhd,
+    ),
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import ConnectorConfig, VLMConfig
+from minivlm.vision.patches import PatchesConfig
 from minivlm.vision.tiles import TilesConfig
 from minivlm.vision.vit import ViTConfig, clip_vit, siglip_vit
 
@@ -158,6 +159,17 @@ def cogvlm() -> VLMConfig:
 
 def beit3() -> VLMConfig:
     return vlm(LinearProjection(), MultiwayConfig())
+
+
+def fuyu() -> VLMConfig:
+    """With the decoder that all share, and a word of it that no text holds as newline."""
+    separators = Separators(newline=VOCABULARY - 1)
+    return replace(llava(), vision=PatchesConfig(8, image_size=(64, 64)), layer=None, separators=separators)
+
+
+def otterhd() -> VLMConfig:
+    """Fuyu's network; it is trained on pictures of several sizes."""
+    return fuyu()
 
 
 # Not designs of anyone's: what comparisons need beside them.

@@ -37,22 +37,33 @@ from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.magneto import LearnedMagnetoConfig, MagnetoConfig
 from minivlm.language.opt import OPTConfig
+from minivlm.language.persimmon import PersimmonConfig
 from minivlm.language.phi import PhiConfig
 from minivlm.model import VLM, VLMConfig
 from minivlm.pretrained.keys import load_exactly
 from minivlm.runtime import pick_device
+from minivlm.vision.patches import PatchesConfig
 from minivlm.vision.tiles import TilesConfig
 from minivlm.vision.vit import ViTConfig
 
 _CONFIGS = {
     kind.__name__: kind
     for kind in (CLIPConfig, SigLIPConfig, TextConfig, ViTConfig, LlamaConfig, VLMConfig)
-    + (MagnetoConfig, OPTConfig, PhiConfig)
+    + (MagnetoConfig, OPTConfig, PhiConfig, PersimmonConfig)
     + (LinearProjection, MLPProjection, NormedMLPProjection, AveragePooling, PixelShuffle)
     + (NoProjection, GLUProjection, VisualExpertConfig, MultiwayConfig, LearnedMagnetoConfig)
     + (BertConfig, VocabularyConfig, QFormerConfig, InstructQFormerConfig, ContextContentConfig)
     + (FlamingoResampler, IdeficsResampler, Idefics2Resampler, QwenVLResampler, Kosmos2Resampler)
-    + (TilesConfig, Separators, CAbstraction, DAbstraction, Interleaved, FlamingoCrossAttention, IdeficsCrossAttention)
+    + (
+        TilesConfig,
+        PatchesConfig,
+        Separators,
+        CAbstraction,
+        DAbstraction,
+        Interleaved,
+        FlamingoCrossAttention,
+        IdeficsCrossAttention,
+    )
 }
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
@@ -122,6 +133,8 @@ def warm_start(model: VLM) -> VLM:
     encoder, decoder = bundled("clip", device="cpu").vision, bundled("decoder", device="cpu")
     tower = getattr(model.vision, "tower", model.vision)  # what cuts pictures first has the encoder inside
     for ours, theirs in ((tower, encoder), (model.language, decoder)):
+        if next(ours.parameters(), None) is None:  # raw patches
+            continue
         if ours.config != theirs.config:
             raise ValueError(f"the bundled weights are for {theirs.config}, this model has {ours.config}")
         load_exactly(ours, theirs.state_dict())

@@ -35,7 +35,7 @@ def batched(pictures: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 def test_patches_are_those_of_the_published_processor(seed):
     pictures = [levels(*size, seed=seed) for size in WITHIN]
-    got = SMALL.build()(*batched(pictures))
+    got = SMALL.build().features(*batched(pictures))
     assert got.shape == (len(WITHIN), 60, 48)
     for patches, picture in zip(got, pictures, strict=True):
         wanted, grid = processed(picture)
@@ -47,7 +47,7 @@ def test_patches_are_those_of_the_published_processor(seed):
 @pytest.mark.parametrize("size", BEYOND)
 def test_what_is_larger_is_shrunk_as_published(size, seed):
     picture = levels(*size, seed=seed)
-    got = SMALL.build()(*batched([picture]))[0]
+    got = SMALL.build().features(*batched([picture]))[0]
     wanted, grid = processed(picture.float())
     assert SMALL.views(size) == (grid,)
     assert_same(got, wanted, tolerance=2e-6)
@@ -56,7 +56,7 @@ def test_what_is_larger_is_shrunk_as_published(size, seed):
 
 def test_without_a_limit_nothing_is_shrunk():
     picture = levels(50, 61)
-    got = PatchesConfig(PATCH).build()(*batched([picture]))[0]
+    got = PatchesConfig(PATCH).build().features(*batched([picture]))[0]
     wanted, grid = processed(picture, limit=(52, 64))
     assert PatchesConfig(PATCH).views((50, 61)) == (grid,) == ((13, 16),)
     assert_same(got, wanted, tolerance=1e-6)
@@ -64,7 +64,7 @@ def test_without_a_limit_nothing_is_shrunk():
 
 def test_a_patch_holds_rows_of_columns_of_colours():
     picture = torch.arange(3 * 5 * 7).view(3, 5, 7) / 105
-    got = PatchesConfig(2).build()(picture[None], torch.tensor([[5, 7]]))[0]
+    got = PatchesConfig(2).build().features(picture[None], torch.tensor([[5, 7]]))[0]
     for number, row, column, colour in ((0, 0, 0, 0), (3, 1, 0, 2), (5, 0, 1, 1), (6, 1, 1, 0), (11, 0, 1, 0)):
         y, x = number // 4 * 2 + row, number % 4 * 2 + column
         pixel = picture[colour, y, x] if y < 5 and x < 7 else torch.tensor(EMPTY)
@@ -74,9 +74,9 @@ def test_a_patch_holds_rows_of_columns_of_colours():
 def test_each_picture_is_cut_as_if_alone():
     pictures = [levels(*size, seed=3) for size in [(5, 9), (50, 61), (23, 8)]]
     images, sizes = batched(pictures)
-    together = SMALL.build()(images, sizes)
+    together = SMALL.build().features(images, sizes)
     for number, picture in enumerate(pictures):
-        alone = SMALL.build()(*batched([picture]))[0]
+        alone = SMALL.build().features(*batched([picture]))[0]
         assert torch.equal(together[number, : len(alone)], alone)
 
 
@@ -85,7 +85,7 @@ def test_there_is_nothing_to_learn_but_through_it():
     assert not list(model.parameters()) and not model.state_dict()
     images, sizes = batched([levels(7, 9), levels(5, 13)])
     images.requires_grad_()
-    model(images, sizes).pow(2).sum().backward()
+    model.features(images, sizes).pow(2).sum().backward()
     inside = torch.zeros_like(images, dtype=torch.bool)
     inside[0, :, :7, :9] = inside[1, :, :5, :13] = True
     assert torch.equal(images.grad != 0, inside)
@@ -124,7 +124,7 @@ def test_sizes_are_those_of_the_published_processor():
 def test_widths():
     assert (FUYU.width, SMALL.width) == (2700, 48)
     images, sizes = torch.zeros(2, 3, 62, 31, device="meta"), torch.tensor([[62, 31], [5, 31]])
-    assert FUYU.build()(images, sizes).shape == (2, 6, 2700)
+    assert FUYU.build().features(images, sizes).shape == (2, 6, 2700)
 
 
 # --- shrinking ------------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def as_a_user_calls():
 )
 def test_other_pictures_and_sizes_are_refused(images, sizes, error, message, as_a_user_calls):
     with pytest.raises(error, match=message) as caught:
-        SMALL.build()(images, sizes)
+        SMALL.build().features(images, sizes)
     assert caught.type is error
 
 

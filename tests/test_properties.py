@@ -19,6 +19,7 @@ from minivlm.attention import Attention
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.layout import Kind, Layout
 from minivlm.model import VLMConfig, answer_positions
+from minivlm.vision.patches import Patches
 
 DECODING = [name for name, design in DESIGNS.items() if isinstance(design.mini(), VLMConfig)]
 CONTRASTIVE = [name for name in DESIGNS if name not in DECODING]
@@ -486,7 +487,8 @@ def test_patch_tokens_stand_where_their_patch_is(vlm):
         row, col = int(layout.row[token]), int(layout.col[token])
         images = torch.full((2, 3, *tower.config.image_size), 0.5)
         images[1, :, row * patch : (row + 1) * patch, col * patch : (col + 1) * patch] = 1.0
-        states = tower.embed(images)[:, int(tower.config.class_token) :]
+        raw = isinstance(tower, Patches)
+        states = tower.features(images) if raw else tower.embed(images)[:, int(tower.config.class_token) :]
         number = patches.tolist().index(int(token))  # tags are not the encoder's
         assert (states[0] != states[1]).any(dim=-1).nonzero().flatten().tolist() == [number]
 

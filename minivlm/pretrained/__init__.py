@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from minivlm.pretrained.decoders import llama, magneto, opt, phi
+from minivlm.pretrained.decoders import llama, magneto, opt, persimmon, phi
+from minivlm.pretrained.fuyu import fuyu
 from minivlm.pretrained.idefics import idefics
 from minivlm.pretrained.keys import State, load_exactly
 from minivlm.pretrained.openclip import open_clip
@@ -30,6 +31,7 @@ CONVERTERS: dict[str, Callable[[Any], tuple[Any, State]]] = {
     "LlamaForCausalLM": llama,
     "OPTForCausalLM": opt,
     "PhiForCausalLM": phi,
+    "PersimmonForCausalLM": persimmon,
     "Kosmos2TextForCausalLM": magneto,
     "LlavaForConditionalGeneration": llava,
     "LlavaNextForConditionalGeneration": llava_next,
@@ -37,6 +39,7 @@ CONVERTERS: dict[str, Callable[[Any], tuple[Any, State]]] = {
     "InstructBlipForConditionalGeneration": instructblip,
     "Kosmos2ForConditionalGeneration": kosmos2,
     "IdeficsForVisionText2Text": idefics,
+    "FuyuForCausalLM": fuyu,
     "CLIP": open_clip,
 }
 
@@ -45,11 +48,11 @@ def from_transformers(model: nn.Module) -> nn.Module:
     """The same network, with the same numbers, in this package's classes.
 
     Takes transformers' `CLIPModel`, `CLIPVisionModel`, `SiglipModel`, `SiglipVisionModel`, `ViTModel`,
-    `LlamaForCausalLM`, `OPTForCausalLM`, `PhiForCausalLM`, `Kosmos2TextForCausalLM`, `LlavaForConditionalGeneration`,
-    `LlavaNextForConditionalGeneration`, `Blip2ForConditionalGeneration`, `InstructBlipForConditionalGeneration`,
-    `Kosmos2ForConditionalGeneration`, `IdeficsForVisionText2Text`, and open_clip's `CLIP`. Weights are copied, device
-    and dtype kept. Raises TypeError for another class, ValueError for a variant that ours does not compute, or for keys
-    and shapes that do not fit.
+    `LlamaForCausalLM`, `OPTForCausalLM`, `PhiForCausalLM`, `PersimmonForCausalLM`, `Kosmos2TextForCausalLM`,
+    `LlavaForConditionalGeneration`, `LlavaNextForConditionalGeneration`, `Blip2ForConditionalGeneration`,
+    `InstructBlipForConditionalGeneration`, `Kosmos2ForConditionalGeneration`, `IdeficsForVisionText2Text`,
+    `FuyuForCausalLM`, and open_clip's `CLIP`. Weights are copied, device and dtype kept. Raises TypeError for another
+    class, ValueError for a variant that ours does not compute, or for keys and shapes that do not fit.
     """
     name, package = type(model).__name__, type(model).__module__.split(".")[0]
     if name not in CONVERTERS or package not in ("transformers", "open_clip"):

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from minivlm.layers import check_positive
+from minivlm.layout import Grid, Views
+from minivlm.vision.vision import Vision
 from minivlm.vision.vit import check_images
 
 EMPTY = 1 / 255  # beyond the picture, before centring: the published processor fills up with 1 where white is 255
@@ -25,13 +27,15 @@ EMPTY = 1 / 255  # beyond the picture, before centring: the published processor 
 @dataclass(frozen=True)
 class PatchesConfig:
     """Patches of `patch_size` pixels a side. A picture higher or wider than `limit`, (height, width) in pixels, is
-    first shrunk to fit, its aspect kept; None: none is. Fuyu has 30 and (1080, 1920)."""
+    first shrunk to fit, its aspect kept; None: none is. Fuyu has 30 and (1080, 1920). `image_size` is that of a picture
+    of which nothing else is said."""
 
     patch_size: int
     limit: tuple[int, int] | None = None
+    image_size: tuple[int, int] = (512, 512)
 
     def __post_init__(self):
-        check_positive(patch_size=self.patch_size)
+        check_positive(patch_size=self.patch_size, height=self.image_size[0], width=self.image_size[1])
         if self.limit is not None:
             check_positive(limit=min(self.limit))
 
@@ -39,6 +43,14 @@ class PatchesConfig:
     def width(self) -> int:
         """Numbers in a patch."""
         return 3 * self.patch_size**2
+
+    @property
+    def class_token(self) -> bool:
+        return False
+
+    @property
+    def grid(self) -> Grid:
+        return self.views(self.image_size)[0]
 
     def shrunk(self, size: tuple[int, int]) -> tuple[int, int]:
         """What a picture of `size` (height, width) measures once it fits the limit. ValueError if nothing is left."""
@@ -55,7 +67,7 @@ class PatchesConfig:
             )
         return fits
 
-    def views(self, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    def views(self, size: tuple[int, int]) -> Views:
         """The grids (rows, columns) that a picture of `size` (height, width) becomes: a single one, of its patches.
         ValueError for a picture without pixels."""
         height, width = self.shrunk(size)
@@ -65,7 +77,7 @@ class PatchesConfig:
         return Patches(self)
 
 
-class Patches(nn.Module):
+class Patches(Vision):
     """Cuts pictures up; has no weights. Equal to `transformers.FuyuImageProcessor`, but for pictures that it is given
     in 8 bits and shrinks: it rounds them to such again, which puts them about one grey level of 255 apart at most."""
 
@@ -73,13 +85,17 @@ class Patches(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, images: Float[Tensor, "P 3 H W"], sizes: Int[Tensor, "P 2"]) -> Float[Tensor, "P N D"]:
+    def features(
+        self, images: Float[Tensor, "P 3 H W"], sizes: Int[Tensor, "P 2"] | None = None
+    ) -> Float[Tensor, "P N D"]:
         """The patches of each picture, row by row, pixels in [-1, 1]; in a patch rows, then columns, then colours.
 
-        Pictures come in [0, 1]; `sizes` says how high and wide each of them is, the rest, right and below, is not
-        looked at. Those with fewer patches than N, the most, have zeros behind. TypeError or ValueError for other
-        tensors, and for sizes that the pictures do not have.
+        Pictures come in [0, 1]; `sizes` says how high and wide each of them is (None: all of it), the rest, right and
+        below, is not looked at. Those with fewer patches than N, the most, have zeros behind. TypeError or ValueError
+        for other tensors, and for sizes that the pictures do not have.
         """
+        if sizes is None:
+            sizes = torch.tensor([images.shape[2:]] * len(images))
         check_pictures(images, sizes)
         pictures = (image[:, :h, :w] for image, (h, w) in zip(images, sizes.tolist(), strict=True))
         return pad_sequence([self.cut(picture) for picture in pictures], batch_first=True)  # (P, N, 3*p*p)
