@@ -28,22 +28,27 @@ def attend(
     mask: Bool[Tensor, "#B #H Lq Lk"] | None = None,
     is_causal: bool = False,
     explicit: bool = False,
+    bias: Float[Tensor, "#B #H Lq Lk"] | None = None,
 ) -> tuple[Float[Tensor, "B H Lq dv"], Float[Tensor, "B H Lq Lk"] | None]:
-    """Scaled dot-product attention, `softmax(q k^T / sqrt(d)) v`; `H` must be a multiple of `Hkv` (grouped heads).
+    """Scaled dot-product attention, `softmax(q k^T / sqrt(d) + bias) v`; `H` must be a multiple of `Hkv` (grouped
+    heads).
 
     `mask` is boolean, True = may attend; a query that may attend to nothing gets zeros. Returns the output and, with
-    `explicit`, the weights (rows sum to 1, masked entries are exactly 0). Raises ValueError on `mask` with `is_causal`.
+    `explicit`, the weights (rows sum to 1, masked entries are exactly 0). Raises ValueError on `mask` or `bias` with
+    `is_causal`.
     """
-    if mask is not None and is_causal:
-        raise ValueError("pass either a mask or is_causal, not both: build the causal rule into the mask")
+    if is_causal and not (mask is None and bias is None):
+        raise ValueError("pass either a mask or is_causal, not both, nor a bias: build the causal rule into the mask")
     if not explicit:
-        grouped = q.shape[1] != k.shape[1]
-        with sdpa_kernel(MASKED_KERNELS) if mask is not None and q.is_cuda else nullcontext():
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped)
+        grouped, added = q.shape[1] != k.shape[1], _added(mask, bias)
+        with sdpa_kernel(MASKED_KERNELS) if added is not None and q.is_cuda else nullcontext():
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=added, is_causal=is_causal, enable_gqa=grouped)
         return y, None
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, Lk, d)
     scores = (q @ k.transpose(-2, -1)).float() / math.sqrt(q.shape[-1])  # (B, H, Lq, Lk)
+    if bias is not None:
+        scores = scores + bias
     if is_causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
     if mask is not None:
@@ -53,6 +58,11 @@ def attend(
         weights = weights * mask  # a row with nothing to attend to: zeros, not a uniform guess
     weights = weights.to(v.dtype)
     return weights @ v, weights
+
+
+def _added(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    """Mask and bias as the one thing that the fused kernel takes."""
+    return bias if mask is None else mask if bias is None else bias.masked_fill(~mask, -math.inf)
 
 
 def rotary(
@@ -178,16 +188,17 @@ class Attention(Tapped):
         is_causal: bool = False,
         angles: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
+        bias: Float[Tensor, "#B #H Lq Lk"] | None = None,
     ) -> Float[Tensor, "B Lq q"]:
         """What lies between the maps into heads and the map out of them, for whoever has projected queries, keys and
-        values in a way of their own."""
+        values in a way of their own, or has a `bias` to add to the scores."""
         q = self.q_norm(self._split(q, self.heads))
         k, v = self.k_norm(self._split(k, self.kv_heads)), self._split(v, self.kv_heads)
         if angles is not None:
             q, k = rotate(q, *angles), rotate(k, *angles)
         if cache is not None:
             k, v = cache.append(k, v)
-        y, weights = attend(q, k, v, mask, is_causal, explicit=self.tap is not None)
+        y, weights = attend(q, k, v, mask, is_causal, explicit=self.tap is not None, bias=bias)
         if weights is not None:
             self.record("weights", weights)
         return y.transpose(1, 2).flatten(2)  # (B, Lq, H*d)

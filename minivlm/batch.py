@@ -206,14 +206,14 @@ def pad_pictures(
     pictures: Sequence[Sequence[Float[Tensor, "3 _ _"]]],
 ) -> tuple[Float[Tensor, "B M 3 H W"], Bool[Tensor, "B M"], Int[Tensor, "B M 2"]]:
     """Pictures of any size, those of each sample, as one tensor filled up with zeros on the right and below; with it
-    which are there and how large they are, as `Batch` takes them. What is not there is given the size 1x1."""
+    which are there and how large they are, as `Batch` takes them. What is not there is black and as large as can be."""
     count = max(map(len, pictures), default=0)
     if count == 0:
         raise ValueError("no pictures: leave images out instead")
     largest = [max(picture.shape[side] for sample in pictures for picture in sample) for side in (1, 2)]
     first = next(picture for sample in pictures for picture in sample)
     images = first.new_zeros(len(pictures), count, 3, *largest)
-    sizes = torch.ones(len(pictures), count, 2, dtype=torch.long)
+    sizes = torch.tensor(largest).expand(len(pictures), count, 2).clone()
     for b, sample in enumerate(pictures):
         for m, picture in enumerate(sample):
             images[b, m, :, : picture.shape[1], : picture.shape[2]] = picture

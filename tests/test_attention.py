@@ -17,8 +17,9 @@ SHAPES = [(2, 3, 3, 5, 7, 6), (1, 4, 2, 6, 6, 10), (2, 6, 1, 3, 9, 14)]
 
 
 @torch.no_grad()
-def slow_attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
+def slow_attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, bias: Tensor | None = None) -> Tensor:
     """One query at a time over the keys it may attend to; zeros where there are none."""
+    bias = torch.zeros(allowed.shape) if bias is None else bias
     batch, heads, queries, dim = q.shape
     result = torch.zeros(batch, heads, queries, v.shape[-1])
     for b in range(batch):
@@ -26,7 +27,8 @@ def slow_attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
             shared = h * k.shape[1] // heads  # heads side by side share keys
             for i in range(queries):
                 keys = [j for j in range(k.shape[2]) if allowed[b, h, i, j]]
-                scores = [math.exp(float(q[b, h, i] @ k[b, shared, j]) / math.sqrt(dim)) for j in keys]
+                sums = [float(q[b, h, i] @ k[b, shared, j]) / math.sqrt(dim) + float(bias[b, h, i, j]) for j in keys]
+                scores = [math.exp(s) for s in sums]
                 for score, j in zip(scores, keys, strict=True):
                     result[b, h, i] += score / sum(scores) * v[b, shared, j]
     return result
@@ -57,11 +59,11 @@ def masks(shape: tuple) -> dict[str, Tensor]:
 
 def both_paths(q: Tensor, k: Tensor, v: Tensor, **options) -> list[tuple[Tensor, ...]]:
     """Output and gradients of the fused and of the explicit path."""
-    results = []
+    results, inputs = [], (q, k, v, *([options["bias"]] if "bias" in options else []))
     for explicit in (False, True):
         y, _ = attend(q, k, v, explicit=explicit, **options)
         target = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
-        results.append((y, *torch.autograd.grad((y * target).sum(), (q, k, v))))
+        results.append((y, *torch.autograd.grad((y * target).sum(), inputs)))
     return results
 
 
@@ -72,6 +74,23 @@ def test_masked(shape, form):
     mask = masks(shape)[form]
     fused, explicit = both_paths(q, k, v, mask=mask)
     assert_same(fused[0], slow_attend(q, k, v, mask.expand(*q.shape[:3], k.shape[2])))
+    for one, other in zip(fused, explicit, strict=True):
+        assert one.isfinite().all()
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("form", [None, "a head", "shared", "with an empty row"])
+@pytest.mark.parametrize("shared", [False, True], ids=["a bias for each", "a bias for all"])
+def test_biased(shape, form, shared):
+    q, k, v = random_qkv(shape)
+    whole = (*q.shape[:3], k.shape[2])
+    mask = None if form is None else masks(shape)[form]
+    sizes = (1, 1, *whole[2:]) if shared else whole
+    bias = 2 * torch.randn(sizes, generator=torch.Generator().manual_seed(3))
+    fused, explicit = both_paths(q, k, v, mask=mask, bias=bias.requires_grad_())
+    allowed = torch.ones(whole, dtype=torch.bool) if mask is None else mask.expand(whole)
+    assert_same(fused[0], slow_attend(q, k, v, allowed, bias.expand(whole)))
     for one, other in zip(fused, explicit, strict=True):
         assert one.isfinite().all()
         assert_same(one, other)
@@ -103,6 +122,8 @@ def test_mask_and_causal_together_are_refused():
     q, k, v = random_qkv(SHAPES[1])
     with pytest.raises(ValueError, match="either a mask or is_causal"):
         attend(q, k, v, torch.ones(1, 1, 6, 6, dtype=torch.bool), is_causal=True)
+    with pytest.raises(ValueError, match="nor a bias: build the causal rule into the mask"):
+        attend(q, k, v, is_causal=True, bias=torch.zeros(1, 1, 6, 6))
 
 
 def test_weights_are_shares():

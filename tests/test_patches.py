@@ -189,10 +189,10 @@ def as_a_user_calls():
         (IMAGES, SIZES.float(), TypeError, "integer tensor .* got torch.float32"),
         (IMAGES, SIZES[:1], ValueError, r"sizes must be \(2, 2\).* got \(1, 2\)"),
         (IMAGES, SIZES[:, :1], ValueError, r"sizes must be \(2, 2\).* got \(2, 1\)"),
-        (IMAGES, SIZES - 1, ValueError, "picture 1 is said to have 4x0 pixels.* at most 8x12"),
-        (IMAGES, SIZES * torch.tensor([0, 1]), ValueError, "picture 0 is said to have 0x12 pixels"),
-        (IMAGES, SIZES + torch.tensor([0, 1]), ValueError, "picture 0 is said to have 8x13 pixels"),
-        (IMAGES, SIZES.flip(1), ValueError, "picture 0 is said to have 12x8 pixels"),
+        (IMAGES, SIZES - 1, ValueError, "picture 1 cannot be 4x0 pixels in a batch of 8x12"),
+        (IMAGES, SIZES * torch.tensor([0, 1]), ValueError, "picture 0 cannot be 0x12 pixels"),
+        (IMAGES, SIZES + torch.tensor([0, 1]), ValueError, "picture 0 cannot be 8x13 pixels"),
+        (IMAGES, SIZES.flip(1), ValueError, "picture 0 cannot be 12x8 pixels"),
     ],
 )
 def test_other_pictures_and_sizes_are_refused(images, sizes, error, message, as_a_user_calls):

@@ -16,6 +16,7 @@ from transformers.models.idefics2.modeling_idefics2 import Idefics2Connector
 from minivlm import build
 from minivlm.connectors.perceiver import FlamingoResampler, Idefics2Resampler, IdeficsResampler, Perceiver
 from minivlm.pretrained.idefics import RESAMPLER as IDEFICS
+from minivlm.pretrained.idefics2 import RESAMPLER as IDEFICS2
 from minivlm.pretrained.keys import State, load_exactly, rename
 
 SIZES = [
@@ -26,16 +27,6 @@ SIZES = [
 WIDTHS = (14, 18, 10)
 GRIDS = ((2, 3), (5, 1), (4, 4))
 NOTHING_LIKE_IT = (3, 5)  # the grid that a resampler is made for does not matter
-
-IDEFICS2 = [
-    (r"modality_projection\.(gate|up|down)_proj\.weight", r"enter.\1.weight"),
-    (r"perceiver_resampler\.layers\.(\d+)\.input_(context|latents)_norm\.weight", r"layers.\1.\2_norm.weight"),
-    (r"perceiver_resampler\.layers\.(\d+)\.self_attn\.(q|k|v)_proj\.weight", r"layers.\1.attention.\2.weight"),
-    (r"perceiver_resampler\.layers\.(\d+)\.self_attn\.o_proj\.weight", r"layers.\1.attention.out.weight"),
-    (r"perceiver_resampler\.layers\.(\d+)\.post_attention_layernorm\.weight", r"layers.\1.mlp_norm.weight"),
-    (r"perceiver_resampler\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight", r"layers.\1.mlp.\2.weight"),
-    (r"perceiver_resampler\.(latents|norm\.weight)", r"\1"),
-]
 
 
 pytestmark = pytest.mark.usefixtures("no_graph")

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from minivlm.attention import Attention
@@ -34,23 +36,27 @@ class _Sizes(Budgeted):
 
 class Layer(nn.Module):
     """One reading: the latents attend to the features and to themselves, then an MLP, both with a residual. The
-    features stay as they came; only the latents are written."""
+    features stay as they came; only the latents are written. `attention_options`: a mask of who sees what."""
 
     def __init__(self, attention: Attention, mlp: nn.Module, norm: Callable[[], nn.Module]):
         super().__init__()
         self.context_norm, self.latents_norm, self.attention = norm(), norm(), attention
         self.mlp_norm, self.mlp = norm(), mlp
 
-    def forward(self, latents: Float[Tensor, "B K W"], features: Float[Tensor, "B N W"]) -> Float[Tensor, "B K W"]:
+    def forward(
+        self, latents: Float[Tensor, "B K W"], features: Float[Tensor, "B N W"], **attention_options
+    ) -> Float[Tensor, "B K W"]:
         normed = self.latents_norm(latents)
         seen = torch.cat([self.context_norm(features), normed], dim=1)  # (B, N+K, W)
-        latents = latents + self.attention(normed, seen)
+        latents = latents + self.attention(normed, seen, **attention_options)
         return latents + self.mlp(self.mlp_norm(latents))
 
 
 class Perceiver(Resampler, nn.Module):
     """The skeleton: latents (K, W) and the layers that they pass. `enter` and `out`, where a system has them, bring the
     features to the width W of the latents, and the latents to the decoder's."""
+
+    masked: ClassVar[bool] = True
 
     def __init__(self, latents: Tensor, layers: list[Layer], norm: nn.Module, enter: nn.Module, out: nn.Module):
         super().__init__()
@@ -59,12 +65,24 @@ class Perceiver(Resampler, nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm, self.enter, self.out = norm, enter, out
 
-    def forward(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B K Dout"]:
+    def forward(
+        self, features: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None = None
+    ) -> Float[Tensor, "B K Dout"]:
+        """`mask`: True = a feature that is there; nobody sees the others. None: all are. ValueError for other masks."""
+        options = {} if mask is None else {"mask": self.sees(mask, features)}
         features = self.enter(features)  # (B, N, W)
         latents = self.latents.expand(len(features), -1, -1)  # (B, K, W)
         for layer in self.layers:
-            latents = layer(latents, features)
+            latents = layer(latents, features, **options)
         return self.out(self.norm(latents))
+
+    def sees(self, mask: Tensor, features: Tensor) -> Bool[Tensor, "B 1 K Lk"]:
+        """Every latent sees the features that are there, and all latents behind them."""
+        if mask.dtype != torch.bool or mask.shape != features.shape[:2]:
+            wanted, got = tuple(features.shape[:2]), tuple(mask.shape)
+            raise ValueError(f"mask must be boolean and {wanted}, one for each feature, got {mask.dtype} {got}")
+        keys = F.pad(mask, (0, self.tokens), value=True)  # (B, N+K)
+        return keys[:, None, None].expand(-1, -1, self.tokens, -1)
 
 
 @dataclass(frozen=True)

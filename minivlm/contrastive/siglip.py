@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from minivlm.attention import capturing
 from minivlm.contrastive.towers import ContrastiveOutput, TextConfig, TextTower, gathered
-from minivlm.vision.vit import ViTConfig, check_images
+from minivlm.vision.vision import check_images
+from minivlm.vision.vit import ViTConfig
 
 siglip_text = partial(TextConfig, activation="gelu_tanh", eps=1e-6, causal=False)
 

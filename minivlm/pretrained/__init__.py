@@ -14,8 +14,10 @@ import torch
 from torch import nn
 
 from minivlm.pretrained.decoders import llama, magneto, opt, persimmon, phi
+from minivlm.pretrained.deepseek import deepseek_vl, deepseek_vl_hybrid
 from minivlm.pretrained.fuyu import fuyu
 from minivlm.pretrained.idefics import idefics
+from minivlm.pretrained.idefics2 import idefics2
 from minivlm.pretrained.keys import State, load_exactly
 from minivlm.pretrained.openclip import open_clip
 from minivlm.pretrained.qformers import blip2, instructblip
@@ -39,6 +41,9 @@ CONVERTERS: dict[str, Callable[[Any], tuple[Any, State]]] = {
     "InstructBlipForConditionalGeneration": instructblip,
     "Kosmos2ForConditionalGeneration": kosmos2,
     "IdeficsForVisionText2Text": idefics,
+    "Idefics2ForConditionalGeneration": idefics2,
+    "DeepseekVLForConditionalGeneration": deepseek_vl,
+    "DeepseekVLHybridForConditionalGeneration": deepseek_vl_hybrid,
     "FuyuForCausalLM": fuyu,
     "CLIP": open_clip,
 }
@@ -51,8 +56,10 @@ def from_transformers(model: nn.Module) -> nn.Module:
     `LlamaForCausalLM`, `OPTForCausalLM`, `PhiForCausalLM`, `PersimmonForCausalLM`, `Kosmos2TextForCausalLM`,
     `LlavaForConditionalGeneration`, `LlavaNextForConditionalGeneration`, `Blip2ForConditionalGeneration`,
     `InstructBlipForConditionalGeneration`, `Kosmos2ForConditionalGeneration`, `IdeficsForVisionText2Text`,
-    `FuyuForCausalLM`, and open_clip's `CLIP`. Weights are copied, device and dtype kept. Raises TypeError for another
-    class, ValueError for a variant that ours does not compute, or for keys and shapes that do not fit.
+    `Idefics2ForConditionalGeneration`, `DeepseekVLForConditionalGeneration`,
+    `DeepseekVLHybridForConditionalGeneration`, `FuyuForCausalLM`, and open_clip's `CLIP`. Weights are copied, device
+    and dtype kept. Raises TypeError for another class, ValueError for a variant that ours does not compute, or for keys
+    and shapes that do not fit.
     """
     name, package = type(model).__name__, type(model).__module__.split(".")[0]
     if name not in CONVERTERS or package not in ("transformers", "open_clip"):

@@ -71,13 +71,15 @@ PERSIMMON: Rules = [
 
 
 def llama_config(config: Any) -> LlamaConfig:
-    refuse("decoder", {f"model type {config.model_type!r}": config.model_type != "llama"})
+    """Mistral is a Llama if it looks back as far as there is something."""
+    refuse("decoder", {f"model type {config.model_type!r}": config.model_type not in ("llama", "mistral")})
     rope = config.rope_parameters
     refuse(
         "Llama",
         {
             f"rope type {rope['rope_type']!r}": rope["rope_type"] != "default",
-            "biases": bool(config.attention_bias or config.mlp_bias),
+            "biases": any(getattr(config, name, False) for name in ("attention_bias", "mlp_bias")),
+            "a sliding window": getattr(config, "sliding_window", None) is not None,
             f"activation {config.hidden_act!r}": config.hidden_act != "silu",
         },
     )

@@ -103,3 +103,23 @@ def kosmos2(model: Any) -> tuple[VLMConfig, State]:
         **rename(state, _KOSMOS2_RESAMPLER, "image_to_text_projection.", "connector."),
         **rename(state, MAGNETO, "text_model.", "language."),
     }
+
+
+_PLACES: Rules = [
+    (r"model\.(vision_model|connector|text_model|language_model|aligner)\..*|lm_head\.weight", ""),
+    (r"model\.high_res_vision_(model\.|neck\.|proj\.|alpha).*", ""),
+]
+
+
+def decoded(model: Any, vision: Any, connector: Any, state: State) -> tuple[VLMConfig, State]:
+    """A model of transformers whose vision and connector have been converted, which reads what the encoder gives in the
+    end, with its decoder of Llama's kind."""
+    config, theirs = model.config, model.state_dict()
+    rename(theirs, _PLACES)  # nothing else is known
+    eos_id = config.text_config.eos_token_id
+    refuse(type(model).__name__, {"no single end id": not isinstance(eos_id, int)})
+    language = replace(llama_config(config.text_config), tied=config.tie_word_embeddings)
+    ours = VLMConfig(vision, connector, language, image_id=config.image_token_id, eos_id=eos_id, layer=None)
+    name = "language_model" if hasattr(model.model, "language_model") else "text_model"
+    decoder = rename(theirs, LLAMA, f"model.{name}.", "language.")
+    return ours, {**state, **decoder, "language.head.weight": theirs["lm_head.weight"]}

@@ -18,8 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from minivlm.layers import check_positive
 from minivlm.layout import Grid, Views
-from minivlm.vision.vision import Vision
-from minivlm.vision.vit import check_images
+from minivlm.vision.vision import Vision, check_images, sizes_of
 
 EMPTY = 1 / 255  # beyond the picture, before centring: the published processor fills up with 1 where white is 255
 
@@ -94,10 +93,8 @@ class Patches(Vision):
         below, is not looked at. Those with fewer patches than N, the most, have zeros behind. TypeError or ValueError
         for other tensors, and for sizes that the pictures do not have.
         """
-        if sizes is None:
-            sizes = torch.tensor([images.shape[2:]] * len(images))
-        check_pictures(images, sizes)
-        pictures = (image[:, :h, :w] for image, (h, w) in zip(images, sizes.tolist(), strict=True))
+        check_images(images)
+        pictures = (image[:, :h, :w] for image, (h, w) in zip(images, sizes_of(images, sizes), strict=True))
         return pad_sequence([self.cut(picture) for picture in pictures], batch_first=True)  # (P, N, 3*p*p)
 
     def cut(self, picture: Float[Tensor, "3 h w"]) -> Float[Tensor, "n D"]:
@@ -118,20 +115,3 @@ def shrink(picture: Float[Tensor, "3 h w"], size: tuple[int, int]) -> Float[Tens
     # torch reads pixels of the usual order wrongly where a single column is left, on a CPU
     colours_last = picture[None].contiguous(memory_format=torch.channels_last)
     return F.interpolate(colours_last, size=size, mode="bilinear", antialias=True)[0]
-
-
-def check_pictures(images: Tensor, sizes: Tensor) -> None:
-    """Refuse what are no float RGB pictures, or no sizes of theirs: TypeError or ValueError saying what came."""
-    check_images(images, getattr(images, "shape", ())[2:])  # of any size
-    if not isinstance(sizes, Tensor) or sizes.dtype not in (torch.int64, torch.int32):
-        got = sizes.dtype if isinstance(sizes, Tensor) else type(sizes).__name__
-        raise TypeError(f"sizes must be an integer tensor (P, 2) of heights and widths in pixels, got {got}")
-    wanted = (len(images), 2)
-    if tuple(sizes.shape) != wanted:
-        raise ValueError(f"sizes must be {wanted}, a height and a width for each picture, got {tuple(sizes.shape)}")
-    for number, (height, width) in enumerate(sizes.tolist()):
-        if not (1 <= height <= images.shape[2] and 1 <= width <= images.shape[3]):
-            raise ValueError(
-                f"picture {number} is said to have {height}x{width} pixels: it must be at least 1x1 and at most "
-                f"{images.shape[2]}x{images.shape[3]}, what was given of it"
-            )

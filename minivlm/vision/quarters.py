@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from minivlm.batch import pad_pictures
 from minivlm.layout import Grid, Views
-from minivlm.vision.vision import Vision, VisionConfig
+from minivlm.vision.vision import Vision, VisionConfig, check_images, sizes_of
 
 Size = tuple[int, int]
 
@@ -66,7 +66,8 @@ class Quarters(Vision):
     ) -> Float[Tensor, "P N D"]:
         """Those of top left, top right, bottom left, bottom right and the whole, one after the other; pictures with
         fewer are filled up on the right."""
-        shapes = [tuple(images.shape[2:])] * len(images) if sizes is None else [tuple(size) for size in sizes.tolist()]
+        check_images(images)
+        shapes = sizes_of(images, sizes)
         parts = [
             [image[:, rows, cols] for rows, cols in _parts(*size)] for image, size in zip(images, shapes, strict=True)
         ]

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from minivlm.layers import check_positive
 from minivlm.layout import Grid, Views
-from minivlm.vision.vision import Vision
+from minivlm.vision.vision import Vision, check_images, sizes_of
 from minivlm.vision.vit import ViTConfig
 
 Size = tuple[int, int]  # height and width in pixels
@@ -107,7 +107,8 @@ class Tiles(Vision):
         self, images: Float[Tensor, "P 3 H W"], sizes: Int[Tensor, "P 2"] | None = None, layer: int | None = None
     ) -> Float[Tensor, "P N D"]:
         """Patches of every view, view after view, row after row; pictures with fewer are filled up on the right."""
-        shapes = [tuple(images.shape[2:])] * len(images) if sizes is None else [tuple(size) for size in sizes.tolist()]
+        check_images(images)
+        shapes = sizes_of(images, sizes)
         cut = [self.cut(image[:, :height, :width]) for image, (height, width) in zip(images, shapes, strict=True)]
         states = self.tower.features(torch.cat(cut), layer=layer)[:, -self.config.tower.num_patches :]
         each = states.split([len(tiles) for tiles in cut])

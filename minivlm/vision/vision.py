@@ -64,3 +64,40 @@ def cut_views(
         return torch.stack(cut), None
     rows = pad_sequence(cut, batch_first=True)
     return rows, torch.arange(rows.shape[1], device=rows.device) < torch.tensor(counts, device=rows.device)[:, None]
+
+
+def check_images(images: Tensor, size: tuple[int, int] | None = None) -> None:
+    """Refuse what is no batch of float RGB pictures of `size` (H, W), None = of any: TypeError or ValueError saying
+    what came."""
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images must be a float tensor (B, 3, H, W) in [0, 1], got {got}")
+    if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
+        raise ValueError(f"images must be (B, 3, H, W) with B >= 1, got {tuple(images.shape)}")
+    if size is not None and tuple(images.shape[2:]) != tuple(size):
+        height, width = images.shape[2:]
+        raise ValueError(f"this tower reads {size[0]}x{size[1]} pictures, got {height}x{width}: resize them first")
+    if images.device.type != "meta" and not images.isfinite().all():
+        raise ValueError("images hold NaN or infinite values: look at how they were loaded or normalised")
+
+
+def sizes_of(images: Tensor, sizes: Tensor | None) -> list[tuple[int, int]]:
+    """Height and width in pixels of each picture of a batch (P, 3, H, W): `sizes`, (P, 2) integers, says how much of it
+    is no padding, which stands on its right and at its bottom; None: all. TypeError or ValueError for impossible ones.
+    """
+    count, whole = len(images), tuple(images.shape[2:])
+    if sizes is None:
+        return [whole] * count
+    if not isinstance(sizes, Tensor) or sizes.is_floating_point() or sizes.dtype == torch.bool:
+        got = sizes.dtype if isinstance(sizes, Tensor) else type(sizes).__name__
+        raise TypeError(f"sizes must be an integer tensor (P, 2), the height and width of each picture, got {got}")
+    if tuple(sizes.shape) != (count, 2):
+        raise ValueError(f"sizes must be ({count}, 2), a height and a width for each picture, got {tuple(sizes.shape)}")
+    pairs = [(height, width) for height, width in sizes.tolist()]
+    for number, (height, width) in enumerate(pairs):
+        if not (1 <= height <= whole[0] and 1 <= width <= whole[1]):
+            raise ValueError(
+                f"sizes: picture {number} cannot be {height}x{width} pixels in a batch of {whole[0]}x{whole[1]}: give "
+                "the height and width of what is no padding"
+            )
+    return pairs

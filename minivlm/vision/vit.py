@@ -6,7 +6,7 @@ Published towers differ only in what `clip_vit`, `siglip_vit`, `eva_vit`, `eva2_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -16,19 +16,16 @@ from torch import Tensor, nn
 from minivlm.attention import Attention
 from minivlm.layers import MLP, Block, check_activation, check_divides, check_positive
 from minivlm.layout import Views
-from minivlm.vision.vision import Vision
+from minivlm.vision.vision import Vision, check_images
 
 POOLS = ("class", "map", "tanh", "mean")
 
 
 @dataclass(frozen=True)
-class ViTConfig:
-    """Sizes and variant of a tower. `image_size` is (H, W) in pixels; those beyond the last whole patch are not looked
-    at (SigLIP SO400M reads 384 pixels as 27 patches of 14). `pool` says how one vector is made of all tokens: "class" =
-    the class token (CLIP), "map" = an attention head with one learned query (SigLIP), "tanh" = the class token through
-    a tanh layer (ViT), "mean" = the mean of all (towers that come without a head). Pictures come in [0, 1]; `mean` and
-    `std`, a number a colour channel, are what training centred them with, and 0 and 1 for a caller who has done so.
-    `branch_norm`: a block norms what its halves give, not what they read. `final_norm`: all is normed in the end."""
+class TowerConfig:
+    """Sizes of a tower. `image_size` is (H, W) in pixels; those beyond the last whole patch are not looked at (SigLIP
+    SO400M reads 384 pixels as 27 patches of 14). Pictures come in [0, 1]; `mean` and `std`, a number a colour channel,
+    are what training centred them with, and 0 and 1 for a caller who has done so."""
 
     image_size: tuple[int, int]
     patch_size: int
@@ -36,16 +33,8 @@ class ViTConfig:
     depth: int
     heads: int
     mlp_width: int
-    activation: str
-    eps: float
-    class_token: bool
-    pre_norm: bool
-    patch_bias: bool
-    pool: str
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    branch_norm: bool = False
-    final_norm: bool = True
+    mean: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0), kw_only=True)
+    std: tuple[float, float, float] = field(default=(1.0, 1.0, 1.0), kw_only=True)
 
     def __post_init__(self):
         check_positive(patch_size=self.patch_size, width=self.width, mlp_width=self.mlp_width)
@@ -55,11 +44,6 @@ class ViTConfig:
         if min(height, width) < self.patch_size:
             raise ValueError(f"image {height}x{width} holds no whole patch of {self.patch_size} pixels")
         check_divides(self.heads, self.width)
-        check_activation(self.activation)
-        if self.pool not in POOLS:
-            raise ValueError(f"unknown pool {self.pool!r}; known: {', '.join(POOLS)}")
-        if self.pool in ("class", "tanh") and not self.class_token:
-            raise ValueError(f'pool "{self.pool}" reads the class token, but class_token is False')
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -69,6 +53,31 @@ class ViTConfig:
     @property
     def num_patches(self) -> int:
         return self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True)
+class ViTConfig(TowerConfig):
+    """The variant of a tower. `pool` says how one vector is made of all tokens: "class" = the class token (CLIP), "map"
+    = an attention head with one learned query (SigLIP), "tanh" = the class token through a tanh layer (ViT), "mean" =
+    the mean of all (towers that come without a head). `branch_norm`: a block norms what its halves give, not what they
+    read. `final_norm`: all is normed in the end."""
+
+    activation: str
+    eps: float
+    class_token: bool
+    pre_norm: bool
+    patch_bias: bool
+    pool: str
+    branch_norm: bool = False
+    final_norm: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_activation(self.activation)
+        if self.pool not in POOLS:
+            raise ValueError(f"unknown pool {self.pool!r}; known: {', '.join(POOLS)}")
+        if self.pool in ("class", "tanh") and not self.class_token:
+            raise ValueError(f'pool "{self.pool}" reads the class token, but class_token is False')
 
     def views(self, size: tuple[int, int]) -> Views:
         """One grid, whatever is asked: this tower refuses pictures of another size."""
@@ -115,17 +124,27 @@ class MAPHead(nn.Module):
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
-class ViT(Vision):
+class PatchTower(Vision):
+    """How a tower begins: it centres the pixels, cuts the picture into patches, and makes a vector of each."""
+
+    def __init__(self, config: TowerConfig, bias: bool):
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+        self.patch_embedding = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size, bias=bias)
+
+    def patches(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B rows cols D"]:
+        images = (images - self.mean) / self.std
+        return self.patch_embedding(images.to(self.patch_embedding.weight.dtype)).movedim(1, -1)
+
+
+class ViT(PatchTower):
     """A vision tower. `hidden` gives the states a connector reads; calling the tower gives (normed tokens, pooled)."""
 
     def __init__(self, config: ViTConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config, config.patch_bias)
         norm = partial(nn.LayerNorm, config.width, eps=config.eps)
-        patch = config.patch_size
-        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
-        self.patch_embedding = nn.Conv2d(3, config.width, patch, stride=patch, bias=config.patch_bias)
         scale = config.width**-0.5
         self.class_embedding = nn.Parameter(torch.randn(config.width) * scale) if config.class_token else None
         positions = config.num_patches + config.class_token
@@ -151,8 +170,7 @@ class ViT(Vision):
     def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
         """Patches (and class token) with their positions added: the state before the first block."""
         check_images(images, self.config.image_size)
-        images = (images - self.mean) / self.std
-        x = self.patch_embedding(images.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)  # (B, N, D)
+        x = self.patches(images).flatten(1, 2)  # (B, N, D)
         if self.class_embedding is not None:
             x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1)  # (B, 1+N, D)
         return self.pre_norm(x + self.position_embedding)
@@ -198,17 +216,3 @@ class ViT(Vision):
         if self.config.pool == "mean":
             return tokens, tokens.mean(dim=1)
         return tokens, tokens[:, 0]
-
-
-def check_images(images: Tensor, size: tuple[int, int]) -> None:
-    """Refuse what is no batch of float RGB pictures of `size` (H, W): TypeError or ValueError saying what came."""
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"images must be a float tensor (B, 3, H, W) in [0, 1], got {got}")
-    if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
-        raise ValueError(f"images must be (B, 3, H, W) with B >= 1, got {tuple(images.shape)}")
-    if tuple(images.shape[2:]) != tuple(size):
-        height, width = images.shape[2:]
-        raise ValueError(f"this tower reads {size[0]}x{size[1]} pictures, got {height}x{width}: resize them first")
-    if images.device.type != "meta" and not images.isfinite().all():
-        raise ValueError("images hold NaN or infinite values: look at how they were loaded or normalised")
