@@ -127,7 +127,7 @@ VARIANTS = {
         "a projector without biases",
     ),
     "llava on a vit": (partial(references.llava, vision=dict(model_type="vit")), "vision tower 'vit'"),
-    "llava on mistral": (partial(references.llava, text=dict(model_type="mistral")), "model type 'mistral'"),
+    "llava on mistral": (partial(references.llava, text=dict(model_type="mistral")), "a sliding window"),
     "llava with two ends": (partial(references.llava, text=dict(eos_token_id=[1, 2])), "no single end id"),
     "open_clip average": (partial(open_clip_model, vision=dict(pool_type="avg")), "pooling 'avg'"),
     "open_clip last word": (partial(open_clip_model, text=dict(pool_type="last")), "text pooling 'last'"),

@@ -48,8 +48,11 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch):
 
 
 def test_results_that_come_with_the_package_hold_what_the_lesson_says():
-    """Four shots beat none by twenty points."""
+    """Four shots beat none by twenty points, but for a shape that cross attention is to tell: that is a guess."""
     for run in bundled_shots():
         for rule, shares in run.seen.items():
             by_count = dict(zip(COUNTS, shares, strict=True))
-            assert by_count[4] - by_count[0] >= 0.2, (run.design, run.seed, rule)
+            if (run.design, rule) == ("flamingo_open", "color"):
+                assert max(abs(share - 0.5) for share in shares) < 0.05, run.seed
+            else:
+                assert by_count[4] - by_count[0] >= 0.2, (run.design, run.seed, rule)
