@@ -80,8 +80,8 @@ def test_gradient_is_what_a_nudge_of_each_weight_would_change(model, batch, monk
     patches, last = places(batch, sample)
     real, nudged = attention.attend, {}
 
-    def attend(q, k, v, mask=None, is_causal=False, explicit=False):
-        out, weights = real(q, k, v, mask, is_causal, explicit=True)
+    def attend(q, k, v, mask=None, is_causal=False, explicit=False, bias=None):
+        out, weights = real(q, k, v, mask, is_causal, True, bias)
         if q.shape[2] == maps[0].shape[-1]:  # a block of the decoder, not of the encoder
             block = nudged["seen"] % len(maps)
             nudged["seen"] += 1

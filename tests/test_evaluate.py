@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from minivlm.batch import Batch
 from minivlm.connectors.bert import BertConfig, VocabularyConfig
+from minivlm.connectors.connector import Connector
 from minivlm.connectors.qformer import InstructQFormerConfig
 from minivlm.evaluate import Score, answered, evaluate, mean_accuracy, retrieval, table, wilson, zero_shot
 from minivlm.language.llama import LlamaConfig
@@ -149,7 +150,7 @@ def test_every_question_is_counted_once_under_its_task(model, features, dialogs,
             assert scores[task].chance == pytest.approx(sum(chance for _, chance in found) / len(found))
 
 
-class Deaf(nn.Module):
+class Deaf(Connector, nn.Module):
     """A connector that is told the question and does not listen."""
 
     conditioned = True
