@@ -174,9 +174,10 @@ def test_the_needle_can_be_read_but_not_on_a_page_of_half_the_size(shrink, least
     for page, picture in zip(pages, render_pages(pages), strict=True):
         assert page.needle.box[3] - page.needle.box[1] == 4
         left, top = (min(max(0, k // 2 * 2 - 4), 116) for k in (page.needle.x, page.needle.y))
+        dark = 1 - page.color(page.needle.ink)[0] / PAPERS[page.paper][0]
         clean = torch.zeros(10, 148, 148)
         for digit, rows in enumerate(template(digit, page.needle.font, 4) for digit in DIGITS):
-            clean[digit, page.needle.y - ABOVE :, page.needle.x :][: len(rows), : rows.shape[1]] = 0.45 * rows
+            clean[digit, page.needle.y - ABOVE :, page.needle.x :][: len(rows), : rows.shape[1]] = dark * rows
         error = (shade(picture, page) - clean[:, :128, :128])[:, top : top + 12, left : left + 12]
         seen = avg_pool2d(error, shrink).flatten(1)  # (10, pixels)
         right += int(((seen @ trust) * seen).sum(dim=1).argmin()) == int(page.needle.text)
