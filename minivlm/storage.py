@@ -22,6 +22,7 @@ from minivlm.connectors.context_content import ContextContentConfig
 from minivlm.connectors.cross_resampler import Kosmos2Resampler, QwenVLResampler
 from minivlm.connectors.d_abstractor import DAbstraction
 from minivlm.connectors.glu_projection import GLUProjection
+from minivlm.connectors.hybrid_aligner import HybridProjection
 from minivlm.connectors.perceiver import FlamingoResampler, Idefics2Resampler, IdeficsResampler
 from minivlm.connectors.pooling import AveragePooling, PixelShuffle
 from minivlm.connectors.projection import LinearProjection, MLPProjection, NoProjection, NormedMLPProjection
@@ -42,8 +43,12 @@ from minivlm.language.phi import PhiConfig
 from minivlm.model import VLM, VLMConfig
 from minivlm.pretrained.keys import load_exactly
 from minivlm.runtime import pick_device
+from minivlm.vision.hybrid import HybridConfig
 from minivlm.vision.patches import PatchesConfig
+from minivlm.vision.quarters import QuartersConfig
+from minivlm.vision.sam import SAMConfig
 from minivlm.vision.tiles import TilesConfig
+from minivlm.vision.variable import VariableViTConfig
 from minivlm.vision.vit import ViTConfig
 
 _CONFIGS = {
@@ -54,16 +59,9 @@ _CONFIGS = {
     + (NoProjection, GLUProjection, VisualExpertConfig, MultiwayConfig, LearnedMagnetoConfig)
     + (BertConfig, VocabularyConfig, QFormerConfig, InstructQFormerConfig, ContextContentConfig)
     + (FlamingoResampler, IdeficsResampler, Idefics2Resampler, QwenVLResampler, Kosmos2Resampler)
-    + (
-        TilesConfig,
-        PatchesConfig,
-        Separators,
-        CAbstraction,
-        DAbstraction,
-        Interleaved,
-        FlamingoCrossAttention,
-        IdeficsCrossAttention,
-    )
+    + (CAbstraction, DAbstraction, HybridProjection, Separators)
+    + (Interleaved, FlamingoCrossAttention, IdeficsCrossAttention)
+    + (TilesConfig, QuartersConfig, PatchesConfig, VariableViTConfig, SAMConfig, HybridConfig)
 }
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 

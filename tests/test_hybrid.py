@@ -18,6 +18,7 @@ from minivlm.connectors.hybrid_aligner import HybridProjection
 from minivlm.pretrained import from_transformers
 from minivlm.pretrained.deepseek import deepseek_vl_hybrid_parts, deepseek_vl_parts
 from minivlm.pretrained.keys import load_exactly
+from minivlm.storage import load, save
 from minivlm.vision.hybrid import HybridConfig
 from minivlm.vision.sam import PlacedAttention, SAMConfig, cut, joined
 from minivlm.vision.vit import siglip_vit
@@ -126,6 +127,14 @@ def test_a_surplus_key_beside_the_parts_is_refused():
     theirs.model.register_parameter("surprise", nn.Parameter(torch.zeros(1)))
     with pytest.raises(ValueError, match="no place for 1 keys: model.surprise"):
         from_transformers(theirs)
+
+
+def test_a_converted_model_is_saved_and_loaded(tmp_path):
+    ours = from_transformers(hybrid())
+    save(ours, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors", device="cpu")
+    assert loaded.config == ours.config
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in ours.state_dict().items())
 
 
 def test_capture_changes_nothing(seed):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from references import assert_same, pictures
 
+from minivlm.storage import _from_dict, _to_dict
 from minivlm.vision.quarters import QuartersConfig
 from minivlm.vision.variable import variable_vit
 
@@ -32,3 +33,8 @@ def test_each_part_is_read_as_a_picture_of_its_own():
 def test_a_line_of_pixels_has_no_quarters():
     with pytest.raises(ValueError, match="a picture of 1x9 pixels has no quarters"):
         QuartersConfig(TOWER).views((1, 9))
+
+
+def test_its_configuration_is_known_to_storage():
+    config = QuartersConfig(TOWER)
+    assert _from_dict(_to_dict(config)) == config

@@ -18,6 +18,7 @@ from minivlm.connectors.perceiver import FlamingoResampler
 from minivlm.pretrained import from_transformers
 from minivlm.pretrained.idefics2 import idefics2_parts
 from minivlm.pretrained.keys import load_exactly
+from minivlm.storage import load, save
 from minivlm.vision.variable import VariableViT, variable_vit
 from minivlm.vision.vision import sizes_of
 from minivlm.vision.vit import siglip_vit
@@ -79,6 +80,14 @@ def test_idefics2(seed, scale):
     got = ours(Batch(images, ids, image_mask=there, sizes=valid))
     assert torch.equal(got.layout.valid, mask.bool())
     assert_same(got.logits[got.layout.valid], wanted[mask.bool()])
+
+
+def test_a_converted_model_is_saved_and_loaded(tmp_path):
+    ours = from_transformers(idefics2())
+    save(ours, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors", device="cpu")
+    assert loaded.config == ours.config
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in ours.state_dict().items())
 
 
 def batch(patch: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
