@@ -6,6 +6,7 @@ and two processes see together what one would have seen alone.
 
 from __future__ import annotations
 
+import atexit
 import math
 import time
 from collections.abc import Sequence
@@ -100,6 +101,13 @@ def train(
     finally:
         model.to(device)
     return records
+
+
+@atexit.register
+def _leave_the_others() -> None:
+    """A process that ends while its group still stands may crash on its way out (seen with gloo)."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _run_stage(
