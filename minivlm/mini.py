@@ -27,8 +27,11 @@ from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import ConnectorConfig, VLMConfig
+from minivlm.vision.hybrid import HybridConfig
 from minivlm.vision.patches import PatchesConfig
+from minivlm.vision.sam import SAMConfig
 from minivlm.vision.tiles import TilesConfig
+from minivlm.vision.variable import VariableViTConfig, variable_vit
 from minivlm.vision.vit import ViTConfig, clip_vit, siglip_vit
 
 VOCABULARY = 512  # room for words that later lessons add, so that trained weights keep their meaning
@@ -43,6 +46,27 @@ def vision(tower: Callable[..., ViTConfig] = clip_vit) -> ViTConfig:
     """The encoder: 64 pixels in 8x8 patches."""
     sizes = dict(image_size=(64, 64), patch_size=8, width=128, depth=5, heads=4, mlp_width=512)
     return tower(**sizes, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def reader() -> ViTConfig:
+    """The encoder of those that read pages: it has learned its letters."""
+    sizes = dict(image_size=(64, 64), patch_size=8, width=128, depth=5, heads=4, mlp_width=512)
+    return siglip_vit(**sizes, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), pool="mean")
+
+
+def reader_any() -> VariableViTConfig:
+    """The same for pictures of any size."""
+    sizes = dict(image_size=(128, 128), patch_size=8, width=128, depth=5, heads=4, mlp_width=512)
+    return variable_vit(**sizes, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def reader_two() -> HybridConfig:
+    """The same beside one that sees twice as many pixels."""
+    sizes = dict(image_size=(128, 128), patch_size=8, width=128, depth=4, heads=4, mlp_width=512)
+    high = SAMConfig(
+        **sizes, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), window=4, global_blocks=(1, 3), out_width=32
+    )
+    return HybridConfig(high, reader())
 
 
 def language() -> LlamaConfig:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from minivlm import mini
 from minivlm.batch import Batch
 from minivlm.contrastive.regions import RegionCLIP
 from minivlm.data.scenes import CELLS, Scene, sample_scenes
@@ -18,10 +20,13 @@ from minivlm.designs import build
 from minivlm.evaluate import evaluate, mean_accuracy, table
 from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
 from minivlm.model import VLM
+from minivlm.pages import GlyphPages
+from minivlm.pretrained.keys import load_exactly
 from minivlm.runtime import pick_device, pick_scale
 from minivlm.storage import load, save, warm_start
 from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, Regions, Telegrams, generator
 from minivlm.train import Stage, train
+from minivlm.vision.reading import Reader
 
 
 @dataclass(frozen=True)
@@ -119,9 +124,10 @@ def answer(model: VLM, tokenizer: Tokenizer, image: Float[Tensor, "3 H W"], ques
 
 
 def pretrain_all(out: Path, runs: Path, seed: int = 0) -> None:
-    """Make every bundled weight: a CLIP whose encoder all mini designs share, a decoder that reads scenes told in
-    words, and a LLaVA-1.5 made of the two. Each step resumes where it stopped."""
+    """Make every bundled weight: a CLIP whose encoder most mini designs share, a decoder that reads scenes told in
+    words, a LLaVA-1.5 made of the two, and encoders that have read pages. Each step resumes where it stopped."""
     pretrain_clip(out, runs, seed)
+    pretrain_readers(out, runs, seed)
     pretrain_decoder(out, runs, seed)
     pretrain_llava(out, runs, seed)
     (out / "README.md").write_text(weights_note(out), encoding="utf-8")
@@ -134,8 +140,10 @@ def weights_note(folder: Path) -> str:
 
 Made by `python -m minivlm pretrain`, on scenes that are drawn as they are needed. In 16 bits.
 
-- `clip.safetensors`: a CLIP trained on scenes told whole and object by object; its picture tower is the encoder of all
-  mini designs.
+- `clip.safetensors`: a CLIP trained on scenes told whole and object by object; its picture tower is the encoder of
+  most mini designs.
+- `reader.safetensors`, `reader_any.safetensors`, `reader_two.safetensors`: encoders that have learned to say which
+  glyphs stand where on a page: a tower of 64 pixels, one for pictures of any size, and two in one.
 - `decoder.safetensors`: a decoder that has only ever read text: scenes told in words, and questions on them.
 - `llava15.safetensors`: a LLaVA-1.5 made of the two, trained on questions about pictures.
 
@@ -162,6 +170,36 @@ def pretrain_clip(out: Path, runs: Path, seed: int) -> None:
     ]
     train(RegionCLIP(clip), stages, runs / "clip", precision="bf16", save_every=100)
     save(clip, out / "clip.safetensors", torch.float16)
+
+
+def pretrain_readers(out: Path, runs: Path, seed: int) -> None:
+    """The encoders that have read pages. The one for pictures of any size begins as the first, its places spread over
+    a larger picture; of the two in one the first is the small eye, and only the large one learns."""
+    torch.manual_seed(seed)
+    reader = Reader(mini.reader())
+    learn_to_read(reader, 8, 2500, runs / "reader", seed)
+    save(reader.vision, out / "reader.safetensors", torch.float16)
+    learned = load(out / "reader.safetensors", "cpu").state_dict()
+    places = learned["position_embedding"].unflatten(0, (1, *mini.reader().grid)).movedim(-1, 1)  # (1, D, rows, cols)
+    places = F.interpolate(places, mini.reader_any().grid, mode="bicubic")[0].flatten(1).T
+    anything = Reader(mini.reader_any())
+    load_exactly(anything.vision, learned | {"position_embedding": places})
+    learn_to_read(anything, 12, 600, runs / "reader_any", seed + 1, any_size=True)
+    save(anything.vision, out / "reader_any.safetensors", torch.float16)
+    two = Reader(mini.reader_two())
+    load_exactly(two.vision.low, learned)
+    two.vision.low.requires_grad_(False)
+    learn_to_read(two, 16, 2000, runs / "reader_two", seed + 2)
+    save(two.vision, out / "reader_two.safetensors", torch.float16)
+
+
+def learn_to_read(
+    reader: Reader, batch_size: int, steps: int, folder: Path, seed: int, lr: float = 2e-3, any_size: bool = False
+) -> None:
+    device = pick_device()
+    pages = GlyphPages(reader.vision.config, batch_size, any_size, seed, device)
+    stage = Stage("read", pages, steps, lr)
+    train(reader.to(device), [stage], folder, precision="bf16", save_every=100)
 
 
 def partly(scene: Scene, chance: torch.Generator) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from importlib.resources import as_file, files
@@ -120,24 +120,33 @@ def read(path: str | Path) -> tuple[Any, dict[str, torch.Tensor]]:
         raise ValueError(f"{path} holds a configuration that does not make sense here: {error}") from error
 
 
+ENCODERS = ("clip", "reader", "reader_any", "reader_two")  # bundled models whose picture part other designs start with
+
+
 def bundled(name: str, device: str | torch.device | None = None) -> nn.Module:
-    """A trained mini model that comes with the package: "clip", "decoder" or "llava15"."""
+    """A trained mini model that comes with the package: "clip", "decoder", "llava15", or an encoder that has read
+    pages: "reader", "reader_any" (pictures of any size), "reader_two" (two encoders in one)."""
     with as_file(files("minivlm").joinpath("weights", f"{name}.safetensors")) as path:
         return load(path, device)
 
 
 def warm_start(model: VLM) -> VLM:
     """Give a mini model the bundled encoder and decoder, as a real system starts from pretrained parts. Returns it."""
-    encoder, decoder = bundled("clip", device="cpu").vision, bundled("decoder", device="cpu")
     tower = getattr(model.vision, "tower", model.vision)  # what cuts pictures first has the encoder inside
-    for ours, theirs in ((tower, encoder), (model.language, decoder)):
-        if next(ours.parameters(), None) is None:  # raw patches
-            continue
-        if ours.config != theirs.config:
-            raise ValueError(f"the bundled weights are for {theirs.config}, this model has {ours.config}")
-        load_exactly(ours, theirs.state_dict())
+    encoders = [getattr(encoder, "vision", encoder) for encoder in (bundled(name, "cpu") for name in ENCODERS)]
+    if next(tower.parameters(), None) is not None:  # raw patches have none
+        _start_from(tower, encoders)
+    _start_from(model.language, [bundled("decoder", "cpu")])
     model.fusion.start_from(model.language)
     return model
+
+
+def _start_from(ours: nn.Module, trained: Sequence[nn.Module]) -> None:
+    for theirs in trained:
+        if ours.config == theirs.config:
+            return load_exactly(ours, theirs.state_dict())
+    those = " and ".join(str(theirs.config) for theirs in trained)
+    raise ValueError(f"the bundled weights are for {those}, this model has {ours.config}")
 
 
 def _tied(model: nn.Module) -> dict[str, str]:

@@ -23,7 +23,7 @@ DIGITS = ALPHABET[:10]
 KEYS = ("code", "page", "date", "time", "room", "year")
 HELD_OUT = 0.2  # of all texts: no training page shows them, and a test page shows no others
 SHORTEST, LEAST, LONGEST = 72, 96 * 96, 3  # of a page: a side, all its pixels, and a side in shorter sides
-_MOST = 6  # lines, or rows of a table, on a page; fewer where it is less than 120 pixels high
+_MOST = 6  # lines, or rows of a table, on a page; fewer where it is less than 128 pixels high
 _HEIGHTS, _TINY = (7, 9, 12, 16, 20, 26), 4  # pixels of a capital, and of the needle
 _ANGLES, _STAMP_HEIGHTS = (-30, -15, 15, 30), (7, 9, 12)  # degrees of a stamp, pixels of its capitals
 _HEAVY = ("bold", "mono")  # fonts of stamps and needles
@@ -77,7 +77,7 @@ class _Full(Exception):
 
 
 def _page(chance: random.Random, size: tuple[int, int], split: str) -> Page:
-    content = _content(chance, min(_MOST, size[0] // 20), split)
+    content = _content(chance, min(_MOST, (size[0] - 8) // 20), split)  # else many draws until it fits
     while True:
         with suppress(_Full):
             return _set(chance, content, size)

@@ -1,0 +1,100 @@
+"""Reading, by design: the same pages, questions, decoder and steps, so that only how the page is seen differs.
+
+The encoders have read pages before and are frozen (`recipes.pretrain_readers`); the connector and the decoder learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from minivlm.compare import budgeted, machine
+from minivlm.data.reading import PAGE_TASKS, page_bank
+from minivlm.data.typesetting import sample_pages
+from minivlm.evaluate import evaluate
+from minivlm.language.tokenizer import mini_tokenizer
+from minivlm.model import VLM
+from minivlm.pages import PageBank, PageDialogs
+from minivlm.recipes import new_parts
+from minivlm.runtime import pick_device, pick_scale
+from minivlm.storage import warm_start
+from minivlm.streams import generator
+from minivlm.tables import BLIND, Run, bundled_results, read, write
+from minivlm.train import Stage, train
+
+
+@dataclass(frozen=True)
+class Size:
+    """Pages in the bank, batch, steps of the two stages, proposals of questions a page; test questions a task."""
+
+    pages: int
+    batch_size: int
+    align_steps: int
+    steps: int
+    per_page: int
+    per_task: int
+
+
+SIZES = {
+    "smoke": Size(pages=24, batch_size=4, align_steps=2, steps=2, per_page=6, per_task=6),
+    "cpu": Size(pages=4000, batch_size=16, align_steps=100, steps=900, per_page=12, per_task=400),
+    "gpu": Size(pages=40000, batch_size=128, align_steps=200, steps=3000, per_page=12, per_task=1000),
+}
+
+
+@dataclass(frozen=True)
+class ReadingResult(Run):
+    """What one run came to: the share of right answers a task on test pages, whose texts no training page shows."""
+
+    trained_weights: int
+    accuracy: dict[str, float]
+    machine: dict[str, str]
+
+
+def read_pages(
+    design: str,
+    seed: int,
+    scale: str | None = None,
+    folder: str | Path = "runs/reading",
+    precision: str | None = None,
+) -> ReadingResult:
+    """Train a mini design (or variant, or "blind": the decoder without pages) to answer questions on pages, and test
+    it; what is found in `folder` is not run again. ValueError for an unknown scale, or a design that cannot read."""
+    scale = scale or pick_scale(pick_device())
+    if scale not in SIZES:
+        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SIZES)}")
+    size, blind = SIZES[scale], design == BLIND
+    config = budgeted("deepseek_vl" if blind else design, None)
+    tokens = 0 if blind else config.num_tokens
+    path = Path(folder) / f"{design}-{tokens}-{scale}-seed{seed}.json"
+    if not path.exists():
+        torch.manual_seed(seed)
+        model = warm_start(config.build()).to(pick_device())
+        bank = PageBank.make(model, sample_pages(size.pages, generator(seed, 0)))
+        train(model, stages(model, bank, size, seed + 1, blind), precision=precision)
+        pages, questions = page_bank(per_task=size.per_task)
+        test = PageBank.make(model, pages)
+        scores = evaluate(model, mini_tokenizer(), questions, test.features, blind=blind)
+        accuracy = {task: scores[task].accuracy for task in PAGE_TASKS}
+        learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        made = machine(precision)
+        write(ReadingResult(design, tokens, seed, scale, size.align_steps + size.steps, learned, accuracy, made), path)
+    return read(path, ReadingResult)
+
+
+def stages(
+    model: VLM, bank: PageBank, size: Size, seed: int, blind: bool = False, tasks: Sequence[str] = PAGE_TASKS
+) -> list[Stage]:
+    """First what is new learns alone, then the decoder as well."""
+    new = () if blind else new_parts(model)
+    questions = PageDialogs(mini_tokenizer(), bank, size.batch_size, tasks, size.per_page, blind, seed)
+    both = Stage("instruct", questions, size.steps, lr=1e-3, trains=(*new, "language"))
+    return [both] if blind else [Stage("align", questions, size.align_steps, lr=3e-3, trains=new), both]
+
+
+def bundled_readings(scale: str = "cpu") -> list[ReadingResult]:
+    """The runs whose results come with the package."""
+    return bundled_results(scale, ReadingResult, "reading-")
