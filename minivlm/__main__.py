@@ -96,6 +96,16 @@ def shots(arguments: argparse.Namespace) -> None:
                 print(f"  {name:8} {rule:5} {'  '.join(f'{share:4.0%}' for share in shares)}")
 
 
+def read(arguments: argparse.Namespace) -> None:
+    """Train designs to answer questions on pages, encoders frozen, and print their accuracy per task."""
+    from minivlm.reading import read_pages, readings_table
+    from minivlm.tables import setting
+
+    wanted = [(design, seed) for seed in arguments.seeds for design in arguments.designs]
+    results = [read_pages(*one, arguments.scale, arguments.out, arguments.precision) for one in wanted]
+    print(f"{readings_table(results)}\n\n{setting(results)}")
+
+
 def _answering(path: str) -> VLM:
     """The model of a file, or a ValueError if it is one that cannot be asked."""
     from minivlm.storage import load
@@ -174,6 +184,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
     sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
     sub.add_argument("--out", default="runs/shots", help="folder for results, kept (default: %(default)s)")
+    sub = command(read, "read")
+    sub.add_argument("designs", nargs="+", help='some of those that answer, or "blind"')
+    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
+    sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
+    sub.add_argument("--out", default="runs/reading", help="folder for results, kept (default: %(default)s)")
     sub = command(pretrain, "pretrain")
     sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
     sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")

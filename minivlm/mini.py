@@ -61,12 +61,11 @@ def reader_any() -> VariableViTConfig:
 
 
 def reader_two() -> HybridConfig:
-    """The same beside one that sees twice as many pixels."""
-    sizes = dict(image_size=(128, 128), patch_size=8, width=128, depth=4, heads=4, mlp_width=512)
-    high = SAMConfig(
-        **sizes, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), window=4, global_blocks=(1, 3), out_width=32
-    )
-    return HybridConfig(high, reader())
+    """The same beside one like it that sees twice as many rows and columns, mostly in windows as large as the first's
+    pictures."""
+    sizes = dict(image_size=(128, 128), patch_size=8, width=128, depth=5, heads=4, mlp_width=512)
+    centre = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    return HybridConfig(SAMConfig(**sizes, **centre, window=8, global_blocks=(2, 4), out_width=32), reader())
 
 
 def language() -> LlamaConfig:

@@ -16,7 +16,7 @@ from minivlm.batch import Batch
 from minivlm.data.documents import Page, render_pages
 from minivlm.data.glyph_maps import glyph_maps
 from minivlm.data.reading import PAGE_TASKS, ask_pages
-from minivlm.data.typesetting import sample_pages, sample_size
+from minivlm.data.typesetting import sample_charts, sample_pages, sample_size
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import VLM
 from minivlm.streams import generator
@@ -30,17 +30,21 @@ PAGE = (128, 128)  # pixels of a page of which nothing else is said
 @dataclass(frozen=True)
 class GlyphPages:
     """Pictures and their glyph maps for `Reader`. An encoder that reads less than a page gets pages made small and,
-    apart, their tiles; one for pictures of `any_size` gets a new size each step."""
+    apart, their tiles; one for pictures of `any_size` gets a new size each step. `charts`: half of them are charts."""
 
     vision: VisionConfig
     batch_size: int
     any_size: bool = False
+    charts: bool = True
     seed: int = 0
     device: str | torch.device = "cpu"
 
     def __call__(self, step: int, rows: range) -> Step:
         chance = generator(self.seed, step)
-        pages = sample_pages(self.batch_size, chance, self._size(chance))[rows.start : rows.stop]
+        size = self._size(chance)
+        charts = self.batch_size // 2 if self.charts else 0
+        pages = sample_charts(charts, chance, size) + sample_pages(self.batch_size - charts, chance, size)
+        pages = pages[rows.start : rows.stop]
         images = render_pages(pages, self.device)
         parts = [self._whole(pages, images)]
         if images.shape[2:] != parts[0][0].shape[2:]:

@@ -5,6 +5,7 @@ The encoders have read pages before and are frozen (`recipes.pretrain_readers`);
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from minivlm.recipes import new_parts
 from minivlm.runtime import pick_device, pick_scale
 from minivlm.storage import warm_start
 from minivlm.streams import generator
-from minivlm.tables import BLIND, Run, bundled_results, read, write
+from minivlm.tables import BLIND, Run, bundled_results, percent, read, write
 from minivlm.train import Stage, train
 
 
@@ -93,6 +94,23 @@ def stages(
     questions = PageDialogs(mini_tokenizer(), bank, size.batch_size, tasks, size.per_page, blind, seed)
     both = Stage("instruct", questions, size.steps, lr=1e-3, trains=(*new, "language"))
     return [both] if blind else [Stage("align", questions, size.align_steps, lr=3e-3, trains=new), both]
+
+
+def readings_table(results: Sequence[ReadingResult]) -> str:
+    """A Markdown table, a row a design, best NEEDLE first, the blind one last: accuracy in per cent, mean over seeds and
+    half of the 95 % interval of that mean (Student's t)."""
+    designs: dict[str, list[ReadingResult]] = {}
+    for result in results:
+        designs.setdefault(result.design, []).append(result)
+    means = {name: statistics.mean(run.accuracy["NEEDLE"] for run in runs) for name, runs in designs.items()}
+    lines = [
+        f"| design | tokens | {' | '.join(PAGE_TASKS)} |",
+        f"| --- | ---: | {' | '.join('---:' for _ in PAGE_TASKS)} |",
+    ]
+    for name in sorted(designs, key=lambda name: (name == BLIND, -means[name])):
+        cells = (percent([run.accuracy[task] for run in designs[name]]) for task in PAGE_TASKS)
+        lines.append(f"| {name} | {designs[name][0].tokens or '-'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def bundled_readings(scale: str = "cpu") -> list[ReadingResult]:

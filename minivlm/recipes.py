@@ -173,33 +173,37 @@ def pretrain_clip(out: Path, runs: Path, seed: int) -> None:
 
 
 def pretrain_readers(out: Path, runs: Path, seed: int) -> None:
-    """The encoders that have read pages. The one for pictures of any size begins as the first, its places spread over
-    a larger picture; of the two in one the first is the small eye, and only the large one learns."""
+    """The encoders that have read pages. All begin as the first: the one for pictures of any size with its places
+    spread over a larger picture, the large one of the two in one with its places repeated, tile by tile, while the
+    small one is the first itself and stays so."""
     torch.manual_seed(seed)
-    reader = Reader(mini.reader())
-    learn_to_read(reader, 8, 2500, runs / "reader", seed)
+    reader, source = Reader(mini.reader()), GlyphPages(mini.reader(), 8, device=pick_device())
+    pages = Stage("pages", replace(source, charts=False, seed=seed), 2500, lr=2e-3)
+    learn_to_read(reader, [pages, Stage("charts", replace(source, seed=seed + 1), 2500, lr=2e-3)], runs / "reader")
     save(reader.vision, out / "reader.safetensors", torch.float16)
     learned = load(out / "reader.safetensors", "cpu").state_dict()
+
     places = learned["position_embedding"].unflatten(0, (1, *mini.reader().grid)).movedim(-1, 1)  # (1, D, rows, cols)
     places = F.interpolate(places, mini.reader_any().grid, mode="bicubic")[0].flatten(1).T
     anything = Reader(mini.reader_any())
     load_exactly(anything.vision, learned | {"position_embedding": places})
-    learn_to_read(anything, 12, 600, runs / "reader_any", seed + 1, any_size=True)
+    source = replace(source, vision=mini.reader_any(), any_size=True, seed=seed + 2)
+    learn_to_read(anything, [Stage("any size", source, 600, lr=1e-3)], runs / "reader_any")
     save(anything.vision, out / "reader_any.safetensors", torch.float16)
+
     two = Reader(mini.reader_two())
     load_exactly(two.vision.low, learned)
     two.vision.low.requires_grad_(False)
-    learn_to_read(two, 16, 2000, runs / "reader_two", seed + 2)
+    shared = {key: value for key, value in learned.items() if key in two.vision.high.state_dict()}
+    places = learned["position_embedding"].unflatten(0, mini.reader().grid).repeat(2, 2, 1)
+    two.vision.high.load_state_dict(shared | {"position_embedding": places}, strict=False)
+    source = replace(source, vision=mini.reader_two(), any_size=False, seed=seed + 3)
+    learn_to_read(two, [Stage("two", source, 800, lr=1e-3)], runs / "reader_two")
     save(two.vision, out / "reader_two.safetensors", torch.float16)
 
 
-def learn_to_read(
-    reader: Reader, batch_size: int, steps: int, folder: Path, seed: int, lr: float = 2e-3, any_size: bool = False
-) -> None:
-    device = pick_device()
-    pages = GlyphPages(reader.vision.config, batch_size, any_size, seed, device)
-    stage = Stage("read", pages, steps, lr)
-    train(reader.to(device), [stage], folder, precision="bf16", save_every=100)
+def learn_to_read(reader: Reader, stages: list[Stage], folder: Path) -> None:
+    train(reader.to(pick_device()), stages, folder, precision="bf16", save_every=100)
 
 
 def partly(scene: Scene, chance: torch.Generator) -> str:

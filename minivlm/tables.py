@@ -92,9 +92,9 @@ def table(results: Iterable[Result], tasks: Sequence[str] = TASKS) -> str:
     ]
     for name, tokens, language in order:
         runs = rows[name, tokens, language]
-        cells = [_cell([run.accuracy[task] for run in runs]) for task in tasks]
-        cells.append(_cell([mean_of(run.accuracy, tasks) for run in runs]))
-        cells.append(_cell([mean_of(run.told, tasks) for run in runs]) if all(run.told for run in runs) else "-")
+        cells = [percent([run.accuracy[task] for run in runs]) for task in tasks]
+        cells.append(percent([mean_of(run.accuracy, tasks) for run in runs]))
+        cells.append(percent([mean_of(run.told, tasks) for run in runs]) if all(run.told for run in runs) else "-")
         weights = f"{runs[0].connector_weights / 1e3:,.0f} k" if name != BLIND else "-"
         learned = f"{runs[0].trained_weights / 1e3:,.0f} k"
         lines.append(f"| {name} | {tokens or '-'} | {language} | {weights} | {learned} | {' | '.join(cells)} |")
@@ -112,7 +112,8 @@ def paired(some: Iterable[Result], others: Iterable[Result], measure: Callable[[
     return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
 
 
-def _cell(values: Sequence[float]) -> str:
+def percent(values: Sequence[float]) -> str:
+    """Mean over seeds, and half of its 95 % interval where there are several, in per cent."""
     mean, half = interval(values)
     return f"{100 * mean:.0f}" if math.isnan(half) else f"{100 * mean:.0f} ± {100 * half:.0f}"
 

@@ -10,11 +10,13 @@ import torch
 from minivlm.batch import Batch
 from minivlm.connectors.cross_resampler import QwenVLResampler
 from minivlm.connectors.perceiver import FlamingoResampler
+from minivlm.designs import configure
 from minivlm.evaluate import Score
 from minivlm.explore import (
     Explorer,
     attention_explorer,
     budget_explorer,
+    canvas_explorer,
     experts_explorer,
     gates_explorer,
     queries_explorer,
@@ -31,6 +33,7 @@ PANELS = {"before": torch.eye(3).roll(1, dims=0), "trained": torch.tensor([[0.9,
 QUESTIONS = ["what color is the circle ?", "where is the star ?", "is there a red star ?"]
 PAIRS = torch.rand(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(1))  # two samples of a picture
 TEXTS = ["a circle", "a square", "a star"]
+TILED = configure("llava_next")
 
 
 def visible(explorer: Explorer) -> dict[str, object]:
@@ -145,6 +148,12 @@ def gates() -> Explorer:
     return gates_explorer(*gated(), tiny.TOKENIZER.decode)
 
 
+def canvases() -> Explorer:
+    chance = torch.Generator().manual_seed(3)
+    shapes = {"wide": (60, 150), "small": (40, 40)}
+    return canvas_explorer({name: torch.rand(3, *size, generator=chance) for name, size in shapes.items()}, TILED)
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -153,4 +162,5 @@ ALL = {
     "questions": questions,
     "experts": experts,
     "gates": gates,
+    "canvases": canvases,
 }

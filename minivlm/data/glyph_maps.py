@@ -1,7 +1,7 @@
 """Glyph maps: which glyph stands where on a page, as classes on a grid of squares; what an encoder learns to read from.
 
-A glyph belongs to the square that its middle falls into, where two meet to the one drawn later; the needle's digits are
-classes of their own, for a tiny digit is read otherwise than a large one.
+A glyph belongs to the square that its middle falls into, where two meet to the one drawn later. Digits as tiny as the
+needle are classes of their own, for they are read otherwise than large ones.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def glyph_maps(pages: Sequence[Page], square: int) -> GlyphMaps:
 def _glyphs(page: Page, square: int) -> Iterator[tuple[int, int, int, int]]:
     """Row and column of the square, and the classes of glyph and ink, of each glyph of a page; the needle last."""
     for part in page.printed:
-        first = 1 + len(GLYPHS) if part is page.needle else 1
+        first = 1 + len(GLYPHS) if part.height <= page.needle.height else 1
         pastes = list(part.pastes())[-len(part.text) :]  # a stamp's first is its ring
         for _, which, x, y in pastes:
             yield y // square, x // square, first + which, _INK[part.ink]

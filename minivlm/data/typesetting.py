@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -136,6 +136,44 @@ def _table(
     keys = [Line(key, font, height, ink, 0, number * (height + 2 * PAD + 1)) for number, (key, _) in enumerate(rows)]
     column = max((key.box[2] for key in keys), default=0) + 2 * PAD + 1
     return tuple((key, replace(key, text=value, x=column)) for key, (_, value) in zip(keys, rows, strict=True))
+
+
+def sample_charts(n: int, generator: torch.Generator, size: tuple[int, int] = (128, 128)) -> list[Page]:
+    """`n` pages of `size` (H, W) as an optician has them: full of glyphs in all heights that mean nothing, many of them
+    tiny, with a stamp and a needle among them. What an encoder learns its letters from; nothing is asked on them."""
+    chance = random.Random(int(torch.randint(2**62, (), generator=generator)))
+    return [_chart(chance, size) for _ in range(n)]
+
+
+def _chart(chance: random.Random, size: tuple[int, int]) -> Page:
+    letters = "".join(chance.choices(ALPHABET, k=3))
+    looks = [chance.choice(values) for values in (_HEAVY, _STAMP_HEIGHTS, tuple(INKS), _ANGLES)]
+    stamp, needle = Stamp(letters, *looks, 0, 0), Line(chance.choice(DIGITS), chance.choice(_HEAVY), _TINY, PALE, 0, 0)
+    taken: list[Pixels] = []
+    stamp, needle = (_moved(part, _room(chance, [part.box], taken, size)) for part in (stamp, needle))
+    words, y = [], chance.randint(1, 4)
+    while y + (height := chance.choice((_TINY, _TINY, *_HEIGHTS))) < size[0]:
+        words += [word for word in _row(chance, height, y, size[1]) if not _touches(word.box, taken, size)]
+        y += height + height // 4 + chance.randint(1, 3)  # the tail of a Q, and blank
+    paper, grain = chance.choice(tuple(PAPERS)), (chance.randrange(TILE), chance.randrange(TILE))
+    return Page(size, paper, tuple(words), (), stamp, needle, grain)
+
+
+def _row(chance: random.Random, height: int, y: int, width: int) -> Iterator[Line]:
+    """Words from left to right; of tiny glyphs each stands alone."""
+    tiny, x = height == _TINY, chance.randint(1, 9)
+    fonts, inks = (_HEAVY, (PALE,)) if tiny else (tuple(FONTS), tuple(INKS))
+    while x < width:
+        text = chance.choice(DIGITS) if tiny else "".join(chance.choices(ALPHABET, k=chance.randint(1, 4)))
+        word = Line(text, chance.choice(fonts), height, chance.choice(inks), x, y)
+        yield word
+        x = word.box[2] + chance.randint(2, 7)
+
+
+def _touches(box: Pixels, taken: Sequence[Pixels], size: tuple[int, int]) -> bool:
+    """Does a box reach into another, or beyond the page?"""
+    over = any(all(box[k] < other[k + 2] and other[k] < box[k + 2] for k in (0, 1)) for other in taken)
+    return over or box[2] > size[1] or box[3] > size[0]
 
 
 def _room(

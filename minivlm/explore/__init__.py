@@ -5,11 +5,13 @@ from minivlm.explore.connectors import queries_explorer, questions_explorer
 from minivlm.explore.experts import experts_explorer
 from minivlm.explore.explorers import attention_explorer, budget_explorer, similarity_explorer
 from minivlm.explore.fusion import gates_explorer
+from minivlm.explore.resolution import canvas_explorer
 
 __all__ = [
     "Explorer",
     "attention_explorer",
     "budget_explorer",
+    "canvas_explorer",
     "experts_explorer",
     "gates_explorer",
     "queries_explorer",

@@ -10,11 +10,13 @@ from minivlm.figures.experts import likely_answers, moved_parts, retention, sigh
 from minivlm.figures.fusion import gate_curves, residual_shares, route_mosaic, sight_matrix
 from minivlm.figures.lines import lines
 from minivlm.figures.queries import query_maps, query_similarity, question_maps, receptive_fields, sampling_points
+from minivlm.figures.resolution import accuracy_against_cost, encoder_views
 from minivlm.figures.tokens import token_strip
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
 
 __all__ = [
     "PALETTE",
+    "accuracy_against_cost",
     "accuracy_bars",
     "attention_distance",
     "attention_maps",
@@ -22,6 +24,7 @@ __all__ = [
     "budget_bars",
     "curves",
     "design_map",
+    "encoder_views",
     "gate_curves",
     "heat_maps",
     "likely_answers",
