@@ -149,4 +149,4 @@ def test_tags_for_too_few_views_are_refused():
     with pytest.raises(ValueError, match="a picture of 5 views, but tags for 2"):
         with torch.device("meta"):
             connector = config.make_connector()
-        Separators(tags=(3, 4)).build(4).arrange(((2, 2),) * 5, connector)
+        Separators(tags=((3,), (4,))).build(4).arrange(((2, 2),) * 5, connector)
