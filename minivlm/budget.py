@@ -14,6 +14,7 @@ from minivlm.batch import Batch
 from minivlm.designs import configure
 from minivlm.model import VLM, VLMConfig
 from minivlm.vision.vision import VisionConfig
+from minivlm.vision.vit import TowerConfig
 
 BYTES = 2  # of a number in 16 bits, in which published systems are served
 
@@ -117,7 +118,7 @@ def _resized(vision: VisionConfig, image_size: int | tuple[int, int] | None, pat
     return vision
 
 
-def _changed(vision: VisionConfig, inside: tuple[str, ...], **change: Any) -> VisionConfig:
+def _changed(vision: VisionConfig | TowerConfig, inside: tuple[str, ...], **change: Any) -> VisionConfig | TowerConfig:
     """With another value of a field, its own or else that of the towers `inside` it."""
     if change.keys() <= {field.name for field in fields(vision)}:
         return replace(vision, **change)

@@ -265,8 +265,8 @@ def test_published_sizes():
 
 
 def test_the_published_design_is_what_the_converted_one_would_be():
-    """But for the decoder's sliding window, and for the epsilon of the resampler: it was trained with the decoder's, and
-    transformers has since then given it one of its own."""
+    """But for the decoder's sliding window, and for the epsilon of the resampler: it was trained with the decoder's, to
+    which transformers has since then preferred another."""
     config = transformers.Idefics2Config(
         vision_config=dict(
             hidden_size=1152,
@@ -276,7 +276,9 @@ def test_the_published_design_is_what_the_converted_one_would_be():
             num_hidden_layers=27,
             patch_size=14,
         ),
-        text_config=dict(model_type="mistral", vocab_size=32003, pad_token_id=0, sliding_window=None),
+        text_config=dict(
+            model_type="mistral", vocab_size=32003, rms_norm_eps=1e-5, pad_token_id=0, sliding_window=None
+        ),
         image_token_id=32001,
     )
     with torch.device("meta"):

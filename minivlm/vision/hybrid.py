@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minivlm.vision.sam import Neck, SAMConfig
-from minivlm.vision.vision import Vision, check_images, sizes_of
+from minivlm.vision.vision import Vision, check_images, resized, sizes_of
 from minivlm.vision.vit import ViTConfig
 
 # What the published system centres the pictures of each encoder with; no model's configuration tells.
@@ -108,7 +108,7 @@ class Hybrid(Vision):
 
     def low_resolution(self, images: Float[Tensor, "P 3 H W"]) -> Float[Tensor, "P 3 h w"]:
         """The pictures in the size that the low-resolution tower reads: bilinear, antialiased, as published."""
-        return F.interpolate(images, size=self.config.low.image_size, mode="bilinear", antialias=True)
+        return resized(images, self.config.low.image_size, "bilinear")
 
 
 def halving(channels: int) -> nn.Conv2d:
