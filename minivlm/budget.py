@@ -4,7 +4,8 @@ allocated."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,6 +14,7 @@ from minivlm.batch import Batch
 from minivlm.designs import configure
 from minivlm.model import VLM, VLMConfig
 from minivlm.vision.vision import VisionConfig
+from minivlm.vision.vit import TowerConfig
 
 BYTES = 2  # of a number in 16 bits, in which published systems are served
 
@@ -107,15 +109,21 @@ def budget(
 
 
 def _resized(vision: VisionConfig, image_size: int | tuple[int, int] | None, patch_size: int | None) -> VisionConfig:
-    """The same with pictures, or patches, of another size; what cuts pictures has the patches of the tower inside."""
+    """The same with pictures, or patches, of another size. Of two encoders the second sees what it always sees."""
     if image_size is not None:
         sides = (image_size, image_size) if isinstance(image_size, int) else image_size
-        vision = replace(vision, image_size=sides)
-    if patch_size is not None and hasattr(vision, "tower"):
-        vision = replace(vision, tower=replace(vision.tower, patch_size=patch_size))
-    elif patch_size is not None:
-        vision = replace(vision, patch_size=patch_size)
+        vision = _changed(vision, ("tower", "high"), image_size=sides)
+    if patch_size is not None:
+        vision = _changed(vision, ("tower", "high", "low"), patch_size=patch_size)
     return vision
+
+
+def _changed(vision: VisionConfig | TowerConfig, inside: tuple[str, ...], **change: Any) -> VisionConfig | TowerConfig:
+    """With another value of a field, its own or else that of the towers `inside` it."""
+    if change.keys() <= {field.name for field in fields(vision)}:
+        return replace(vision, **change)
+    towers = {name: getattr(vision, name) for name in inside if hasattr(vision, name)}
+    return replace(vision, **{name: _changed(tower, inside, **change) for name, tower in towers.items()})
 
 
 @torch.no_grad()

@@ -73,6 +73,15 @@ DESIGNS: dict[str, Design] = {
         "moondream2", 2024, "github.com/vikhyat/moondream", "SigLIP ViT", "MLP projection", "interleaved",
         mini.moondream2, published.moondream2,
     ),
+    "deepseek_vl": Design(
+        "DeepSeek-VL 1.3B", 2024, "arXiv:2403.05525", "SigLIP ViT", "MLP projection", "interleaved",
+        mini.deepseek_vl, published.deepseek_vl,
+    ),
+    "deepseek_vl_hybrid": Design(
+        "DeepSeek-VL 7B", 2024, "arXiv:2403.05525", "SigLIP ViT and SAM", "a projection for each encoder",
+        "interleaved",
+        mini.deepseek_vl_hybrid, published.deepseek_vl_hybrid,
+    ),
     "deco": Design(
         "DeCo", 2024, "arXiv:2405.20985", "CLIP ViT", "average pooling", "interleaved",
         mini.deco, published.deco,
@@ -104,6 +113,10 @@ DESIGNS: dict[str, Design] = {
     "idefics": Design(
         "Idefics", 2023, "arXiv:2306.16527", "CLIP ViT", "Perceiver resampler", "gated cross attention",
         mini.idefics, published.idefics,
+    ),
+    "idefics2": Design(
+        "Idefics2", 2024, "arXiv:2405.02246", "SigLIP ViT for any size", "Perceiver resampler", "interleaved",
+        mini.idefics2, published.idefics2,
     ),
     "qwen_vl": Design(
         "Qwen-VL", 2023, "arXiv:2308.12966", "CLIP ViT", "one cross attention with 2-D positions", "interleaved",

@@ -59,9 +59,9 @@ class VisualLayout:
         return cls(torch.full_like(nowhere, Kind.LATENT), nowhere, nowhere, torch.zeros_like(nowhere))
 
     @classmethod
-    def tag(cls) -> VisualLayout:
-        """One token that says where a picture begins or ends."""
-        return replace(cls.latents(1), kind=torch.tensor([int(Kind.TAG)]))
+    def tag(cls, count: int = 1) -> VisualLayout:
+        """`count` tokens that say where a picture, or a view of it, begins or ends."""
+        return replace(cls.latents(count), kind=torch.full((count,), int(Kind.TAG)))
 
     def __add__(self, other: VisualLayout) -> VisualLayout:
         """The tokens of both, in that order."""

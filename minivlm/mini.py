@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from minivlm.connectors.bert import BertConfig, VocabularyConfig
 from minivlm.connectors.c_abstractor import CAbstraction
@@ -12,7 +13,8 @@ from minivlm.connectors.context_content import ContextContentConfig
 from minivlm.connectors.cross_resampler import Kosmos2Resampler, QwenVLResampler
 from minivlm.connectors.d_abstractor import DAbstraction
 from minivlm.connectors.glu_projection import GLUProjection
-from minivlm.connectors.perceiver import FlamingoResampler, IdeficsResampler
+from minivlm.connectors.hybrid_aligner import HybridProjection
+from minivlm.connectors.perceiver import FlamingoResampler, Idefics2Resampler, IdeficsResampler
 from minivlm.connectors.pooling import AveragePooling, PixelShuffle
 from minivlm.connectors.projection import LinearProjection, MLPProjection, NormedMLPProjection
 from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
@@ -25,13 +27,15 @@ from minivlm.fusion.fusion import FusionConfig, Interleaved
 from minivlm.fusion.multiway import MultiwayConfig
 from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.language.llama import LlamaConfig
-from minivlm.language.tokenizer import Tokenizer
+from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
 from minivlm.model import ConnectorConfig, VLMConfig
 from minivlm.vision.hybrid import HybridConfig
 from minivlm.vision.patches import PatchesConfig
+from minivlm.vision.quarters import QuartersConfig
 from minivlm.vision.sam import SAMConfig
 from minivlm.vision.tiles import TilesConfig
 from minivlm.vision.variable import VariableViTConfig, variable_vit
+from minivlm.vision.vision import VisionConfig
 from minivlm.vision.vit import ViTConfig, clip_vit, siglip_vit
 
 VOCABULARY = 512  # room for words that later lessons add, so that trained weights keep their meaning
@@ -46,26 +50,6 @@ def vision(tower: Callable[..., ViTConfig] = clip_vit) -> ViTConfig:
     """The encoder: 64 pixels in 8x8 patches."""
     sizes = dict(image_size=(64, 64), patch_size=8, width=128, depth=5, heads=4, mlp_width=512)
     return tower(**sizes, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-
-
-def reader() -> ViTConfig:
-    """The encoder of those that read pages: it has learned its letters."""
-    sizes = dict(image_size=(64, 64), patch_size=8, width=128, depth=5, heads=4, mlp_width=512)
-    return siglip_vit(**sizes, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), pool="mean")
-
-
-def reader_any() -> VariableViTConfig:
-    """The same for pictures of any size."""
-    sizes = dict(image_size=(128, 128), patch_size=8, width=128, depth=5, heads=4, mlp_width=512)
-    return variable_vit(**sizes, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-
-
-def reader_two() -> HybridConfig:
-    """The same beside one like it that sees twice as many rows and columns, mostly in windows as large as the first's
-    pictures."""
-    sizes = dict(image_size=(128, 128), patch_size=8, width=128, depth=5, heads=4, mlp_width=512)
-    centre = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    return HybridConfig(SAMConfig(**sizes, **centre, window=8, global_blocks=(2, 4), out_width=32), reader())
 
 
 def language() -> LlamaConfig:
@@ -97,11 +81,47 @@ def llava15() -> VLMConfig:
     return vlm(MLPProjection())
 
 
+def reader() -> ViTConfig:
+    """A tower that has read pages: the encoder's sizes, and patches alone."""
+    return vision(partial(siglip_vit, pool="mean"))
+
+
+def reader_any() -> VariableViTConfig:
+    """One that has read pages of any size, and tells 16x16 places apart."""
+    return replace(vision(variable_vit), image_size=(128, 128))
+
+
+def reader_two() -> HybridConfig:
+    """The first beside one like it that sees twice as many rows and columns, mostly in windows as large as the first's
+    pictures."""
+    sizes = dict(image_size=(128, 128), patch_size=8, width=128, depth=5, heads=4, mlp_width=512)
+    centre = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    return HybridConfig(SAMConfig(**sizes, **centre, window=8, global_blocks=(2, 4), out_width=32), reader())
+
+
+def _reading(tower: VisionConfig, connector: ConnectorConfig) -> VLMConfig:
+    """With one of the towers that have read pages, to its final norm."""
+    return replace(vlm(connector), vision=tower, layer=None)
+
+
 def llava_next() -> VLMConfig:
     """Up to four tiles of the encoder's size: pictures of 128 pixels, four times as many patches."""
     canvases = ((64, 128), (128, 64), (128, 128), (192, 64), (64, 192))
-    vision_part = TilesConfig(vision(), canvases, image_size=(128, 128))
-    return replace(llava15(), vision=vision_part, separators=Separators(newline=LEARNED, lined_from=1))
+    tiles = TilesConfig(reader(), canvases, image_size=(128, 128))
+    return replace(_reading(tiles, MLPProjection()), separators=Separators(newline=LEARNED, lined_from=1))
+
+
+def idefics2() -> VLMConfig:
+    return _reading(reader_any(), Idefics2Resampler(TOKENS, depth=2, heads=4, head_dim=32, kv_heads=2, hidden=384))
+
+
+def deepseek_vl() -> VLMConfig:
+    return _reading(reader(), MLPProjection())
+
+
+def deepseek_vl_hybrid() -> VLMConfig:
+    tower = reader_two()
+    return _reading(tower, HybridProjection(tower.high_width))
 
 
 def yi_vl() -> VLMConfig:
@@ -195,6 +215,13 @@ def otterhd() -> VLMConfig:
     return fuyu()
 
 
+def tiles_apart(*tags: str) -> VLMConfig:
+    """The whole and four tiles as views of their own, in order and without newlines; before each its tag, in words."""
+    tiles = TilesConfig(reader(), ((128, 128),), image_size=(128, 128), merge=False)
+    words = tuple(tuple(mini_tokenizer().encode(tag)) for tag in tags)
+    return replace(_reading(tiles, MLPProjection()), separators=Separators(tags=words))
+
+
 # Not designs of anyone's: what comparisons need beside them.
 VARIANTS: dict[str, Callable[[], VLMConfig]] = {
     # Flamingo whose gates start open: shut, they open too slowly for the steps that all others need
@@ -204,4 +231,12 @@ VARIANTS: dict[str, Callable[[], VLMConfig]] = {
     # CogVLM without its experts, and with those of the MLPs alone
     "cogvlm_interleaved": lambda: replace(cogvlm(), fusion=INTERLEAVED),
     "cogvlm_mlp": lambda: replace(cogvlm(), fusion=VisualExpertConfig(routes=("mlp",))),
+    # Idefics2 with a picture's quarters beside the whole
+    "idefics2_split": lambda: replace(idefics2(), vision=QuartersConfig(reader_any())),
+    # NVLM's comparison: which tile this is goes unsaid, or is said by its number, by its row and column, or by a vector
+    # that is learned
+    "tiles_untagged": tiles_apart,
+    "tiles_1d": lambda: tiles_apart("image", "1", "2", "3", "4"),
+    "tiles_2d": lambda: tiles_apart("image", "1 1", "1 2", "2 1", "2 2"),
+    "tiles_learned": lambda: replace(tiles_apart(), separators=Separators(tags=((LEARNED,),) * 5)),
 }

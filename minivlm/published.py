@@ -23,10 +23,15 @@ from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.magneto import LearnedMagnetoConfig, MagnetoConfig
 from minivlm.language.opt import OPTConfig
-from minivlm.language.persimmon import PersimmonConfig
 from minivlm.language.phi import PhiConfig
 from minivlm.model import VLMConfig
-from minivlm.vision.patches import PatchesConfig
+from minivlm.published_pictures import (  # noqa: F401 (they are found here, like all others)
+    deepseek_vl,
+    deepseek_vl_hybrid,
+    fuyu,
+    idefics2,
+    otterhd,
+)
 from minivlm.vision.tiles import TilesConfig
 from minivlm.vision.vit import ViTConfig, bare_patches, clip_vit, eva2_vit, eva_vit, siglip_vit
 
@@ -220,16 +225,3 @@ def multiway(width: int, depth: int, heads: int) -> VLMConfig:
     language = LearnedMagnetoConfig(64010, width, depth, heads, mlp_width=4 * width)
     reads = dict(layer=0, class_token=True, fusion=MultiwayConfig(own_places=True))
     return VLMConfig(vision, NoProjection(class_token=True), language, image_id=1, eos_id=2, **reads)
-
-
-def fuyu() -> VLMConfig:
-    """A picture of which nothing is said is as large as it may be without being shrunk."""
-    language = PersimmonConfig(262144, width=4096, depth=36, heads=64, mlp_width=16384, eps=1e-5, rope_theta=25000.0)
-    vision = PatchesConfig(30, limit=(1080, 1920), image_size=(1080, 1920))
-    separators = Separators(newline=71019)
-    return VLMConfig(vision, LinearProjection(), language, image_id=71011, eos_id=2, layer=None, separators=separators)
-
-
-def otterhd() -> VLMConfig:
-    """Fuyu's network, trained on squares of 448, 512 and 768 pixels and tested at up to 1,024."""
-    return replace(fuyu(), vision=PatchesConfig(30, image_size=(1024, 1024)))

@@ -97,8 +97,8 @@ def stages(
 
 
 def readings_table(results: Sequence[ReadingResult]) -> str:
-    """A Markdown table, a row a design, best NEEDLE first, the blind one last: accuracy in per cent, mean over seeds and
-    half of the 95 % interval of that mean (Student's t)."""
+    """A Markdown table, a row a design, the best reader of needles first, the blind one last: accuracy in per cent,
+    mean over seeds and half of the 95 % interval of that mean (Student's t)."""
     designs: dict[str, list[ReadingResult]] = {}
     for result in results:
         designs.setdefault(result.design, []).append(result)

@@ -110,6 +110,19 @@ def test_another_size_is_counted_like_the_preset_s_own():
         budget("llava15", image_size=13)
 
 
+def test_another_size_reaches_the_towers_inside():
+    """Of two encoders the second sees, and so do the tokens, what they always did, until patches are another size."""
+    changes = ({}, dict(image_size=512), dict(patch_size=32))
+    own, wide, coarse = (budget("deepseek_vl_hybrid", **change) for change in changes)
+    assert (own.image_size, wide.image_size, coarse.image_size) == ((1024, 1024), (512, 512), (1024, 1024))
+    assert (own.visual_tokens, wide.visual_tokens, coarse.visual_tokens) == (576, 576, 144)
+    assert own.weights["vision"] - wide.weights["vision"] > (64 * 64 - 32 * 32) * 768  # places, and distances of them
+    whole, quarters = (budget(name, "mini", image_size=(64, 96)) for name in ("idefics2", "idefics2_split"))
+    assert quarters.image_size == (64, 96) and quarters.visual_tokens == 5 * whole.visual_tokens
+    assert budget("llava_next", "mini", image_size=64).visual_tokens == 136
+    assert budget("idefics2_split", "mini", patch_size=16).weights["vision"] > quarters.weights["vision"]
+
+
 def test_pictures_add_up():
     one, eight, none = (budget("llava", "mini", words=5, images=n) for n in (1, 8, 0))
     assert eight.visual_tokens == 8 * one.visual_tokens and none.visual_tokens == 0

@@ -18,12 +18,13 @@ from minivlm.data.tasks import TASKS, evaluation_bank
 from minivlm.designs import at_budget, configure
 from minivlm.evaluate import evaluate
 from minivlm.language.tokenizer import mini_tokenizer
-from minivlm.mini import VARIANTS
+from minivlm.mini import VARIANTS, reader
 from minivlm.recipes import LORA_RANK
 from minivlm.storage import warm_start
 from minivlm.tables import Result, collect
 from minivlm.train import Stage, train
 from minivlm.vision.patches import PatchesConfig
+from minivlm.vision.variable import VariableViTConfig
 
 ROWS = ("deco", "instructblip", "blind")
 SMOKE = dict(tokens=16, scale="smoke", steps=2)
@@ -146,13 +147,21 @@ def test_a_decoder_may_learn_beside_itself(runs, tmp_path):
 
 
 def test_all_designs_share_the_encoder_whose_features_are_made_once():
-    """Those that read a picture whole; those that cut it first have the same encoder for its parts."""
-    configs = [design.mini() for design in DESIGNS.values() if design.answers]
-    configs = [config for config in configs if not isinstance(config.vision, PatchesConfig)]  # have none
-    whole = [config for config in configs if not hasattr(config.vision, "tower")]
-    assert len({(config.vision, config.class_token) for config in whole}) == 1 and len(whole) > 15
-    towers = [getattr(config.vision, "tower", config.vision) for config in configs]
-    assert len({(tower, config.layer, config.language) for tower, config in zip(towers, configs, strict=True)}) == 1
+    """And those that read pages share one that has read pages, for a whole or for its tiles, or its like for any
+    size, or it and a second one."""
+    configs = {name: design.mini() for name, design in DESIGNS.items() if design.answers}
+    reading = {"llava_next": lambda vision: vision.tower, "idefics2": lambda vision: vision,
+               "deepseek_vl": lambda vision: vision, "deepseek_vl_hybrid": lambda vision: vision.low}  # fmt: skip
+    shared = [configs[name] for name in configs.keys() - reading.keys()]
+    assert len({config.language for config in configs.values()}) == 1
+    encoders = [config for config in shared if not isinstance(config.vision, PatchesConfig)]  # raw patches have none
+    assert len({(config.vision, config.layer, config.class_token) for config in encoders}) == 1 and len(encoders) > 15
+    for name, tower_of in reading.items():
+        tower = tower_of(configs[name].vision)
+        assert configs[name].layer is None and not configs[name].class_token
+        sizes = ("patch_size", "width", "depth", "heads", "mlp_width", "mean", "std")
+        assert all(getattr(tower, size) == getattr(encoders[0].vision, size) for size in sizes)
+        assert type(tower) is VariableViTConfig if name == "idefics2" else tower == reader()
 
 
 def test_what_is_there_is_not_run_again_and_what_is_missing_comes_out_the_same(compared, runs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from minivlm.attention import capturing
 from minivlm.batch import Batch
 from minivlm.connectors.hybrid_aligner import HybridProjection
-from minivlm.pretrained import from_transformers
+from minivlm.designs import build, configure
+from minivlm.pretrained import CONVERTERS, from_transformers
 from minivlm.pretrained.deepseek import deepseek_vl_hybrid_parts, deepseek_vl_parts
 from minivlm.pretrained.keys import load_exactly
 from minivlm.storage import load, save
-from minivlm.vision.hybrid import HybridConfig
+from minivlm.vision.hybrid import HIGH_CENTRE, LOW_CENTRE, HybridConfig
 from minivlm.vision.sam import PlacedAttention, SAMConfig, cut, joined
 from minivlm.vision.vit import siglip_vit
 
@@ -211,11 +213,35 @@ def test_a_picture_that_is_not_square():
 
 
 def test_the_small_picture_is_the_one_that_pillow_makes():
-    images = pictures(2, 3, 16, 24).round()  # black beside white, where bicubic interpolation goes beyond both
-    small = [Image.fromarray(plane.numpy()).resize((12, 8), Image.Resampling.BICUBIC) for plane in images.flatten(0, 1)]
+    images = pictures(2, 3, 16, 24).round()  # black beside white, where other interpolations go beyond both
+    small = [
+        Image.fromarray(plane.numpy()).resize((12, 8), Image.Resampling.BILINEAR) for plane in images.flatten(0, 1)
+    ]
     wanted = torch.from_numpy(np.stack([np.array(plane) for plane in small])).unflatten(0, (2, 3))
-    assert wanted.min() < 0 and wanted.max() > 1
-    assert_same(tiny().build().low_resolution(images), wanted.clamp(0, 1))
+    got = tiny().build().low_resolution(images)
+    assert_same(got, wanted)
+    assert got.min() >= 0 and got.max() <= 1
+
+
+def test_both_pictures_are_those_of_the_published_processor(seed):
+    """As the published conversion sets it up. It rounds the small picture to 8 bits twice, once in each direction,
+    which puts it a grey level of 255 apart at most."""
+    processor = transformers.DeepseekVLHybridImageProcessor(
+        size=dict(height=12, width=12),
+        high_res_size=dict(height=32, width=32),
+        min_size=4,
+        resample=Image.Resampling.BILINEAR,
+        image_mean=CENTRES["low"][0],
+        image_std=CENTRES["low"][1],
+    )
+    images = (pictures(2, 3, 32, 32, seed=seed) * 255).round()
+    wanted = processor([*images.to(torch.uint8)], return_tensors="pt", input_data_format="channels_first")
+    sizes = dict(patch_size=4, width=12, depth=2, heads=2, mlp_width=16)
+    high = SAMConfig((32, 32), window=3, global_blocks=(1,), out_width=5, **sizes, **HIGH_CENTRE)
+    model = HybridConfig(high, siglip_vit(image_size=(12, 12), pool="mean", **sizes, **LOW_CENTRE)).build()
+    assert_same((images / 255 - model.high.mean) / model.high.std, wanted["high_res_pixel_values"])
+    small = (model.low_resolution(images / 255) - model.low.mean) / model.low.std
+    assert (small - wanted["pixel_values"]).abs().max() < 2 / 255  # half of it is one level
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
@@ -287,26 +313,47 @@ def test_a_key_too_many_is_refused(part):
         deepseek_vl_hybrid_parts(theirs)
 
 
+def millions(module: nn.Module) -> float:
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
 def test_published_sizes():
-    sizes = dict(patch_size=16, depth=12, heads=12, width=768, mlp_width=3072)
-    high = SAMConfig((1024, 1024), window=14, global_blocks=(2, 5, 8, 11), out_width=256, **sizes)
-    low = siglip_vit(
-        image_size=(384, 384),
-        patch_size=16,
-        width=1024,
-        depth=24,
-        heads=16,
-        mlp_width=4096,
-        activation="gelu",
-        pool="mean",
+    both, alone = (build(name, "published", device="meta") for name in ("deepseek_vl_hybrid", "deepseek_vl"))
+    for model, side in ((both, 1024), (alone, 384)):
+        picture = torch.zeros(1, 1, 3, side, side, device="meta")
+        batch = Batch(picture, torch.zeros(1, 1, dtype=torch.long, device="meta"))
+        assert model.connect(model.features(picture), batch).shape == (1, 1, 576, model.config.language.width)
+        assert model.config.num_tokens == 576
+    parts = (both.vision.high, both.vision.low, both.connector, alone.vision, alone.connector)
+    assert [millions(part) for part in parts] == pytest.approx([89.7, 303.7, 20.98, 303.7, 6.30], abs=0.05)
+    assert millions(both) == pytest.approx(7330, abs=10) and millions(alone) == pytest.approx(1962, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("deepseek_vl", dict(hidden_size=2048, intermediate_size=5632, num_attention_heads=16, num_hidden_layers=24)),
+        (
+            "deepseek_vl_hybrid",
+            dict(hidden_size=4096, intermediate_size=11008, num_attention_heads=32, num_hidden_layers=30),
+        ),
+    ],
+)
+def test_the_published_design_is_what_the_converted_one_would_be(name, sizes):
+    """With the sizes that transformers' conversion of the published weights names; what it does not name is default."""
+    kind = "DeepseekVLHybrid" if name == "deepseek_vl_hybrid" else "DeepseekVL"
+    low = dict(hidden_size=1024, intermediate_size=4096, image_size=384, patch_size=16, hidden_act="gelu")
+    low |= dict(vision_use_head=False, num_attention_heads=16, num_hidden_layers=24, model_type="siglip_vision_model")
+    config = getattr(transformers, f"{kind}Config")(
+        text_config=dict(model_type="llama", vocab_size=102400, eos_token_id=100001, **sizes),
+        vision_config=low,
+        tie_word_embeddings=False,
     )
-    config = HybridConfig(high, low)
     with torch.device("meta"):
-        model, aligner = config.build(), HybridProjection(config.high_width).build(config.width, 4096, config.grid)
-    assert aligner(model.features(torch.zeros(1, 3, 1024, 1024, device="meta"))).shape == (1, 576, 4096)
-    millions = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (model.high, model.low, aligner)]
-    assert millions == pytest.approx([89.7, 303.7, 20.98], abs=0.05)
-    assert model.alpha.shape == (1,) and config.high_width == 1024
+        theirs = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    converted, _ = CONVERTERS[type(theirs).__name__](theirs)
+    wanted = configure(name, "published")
+    assert converted == replace(wanted, language=replace(wanted.language, head_dim=wanted.language.dim_per_head))
 
 
 def test_alpha_starts_at_0():

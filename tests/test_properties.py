@@ -239,9 +239,11 @@ def test_blind_is_the_same_text_without_pictures(vlm):
 
 @pytest.fixture
 def speaker(vlm) -> VLM:
-    """A model whose blocks outweigh the words they read, so that it does not say one word over and over."""
+    """A model whose blocks outweigh the words they read, so that it does not say one word over and over; and that does
+    not say `<image>`, which would be read as one more picture."""
     for weight in chain(vlm.language.blocks.parameters(), vlm.fusion.parameters()):
         weight.data *= 2
+    vlm.language.head.weight.data[IMAGE] = 0
     return vlm
 
 
@@ -479,8 +481,9 @@ def test_token_count_is_the_tensor(vlm):
 
 @torch.no_grad()
 def test_patch_tokens_stand_where_their_patch_is(vlm):
-    """Grey everywhere but in one patch: of the visual tokens before any mixing, only that patch's own differs."""
-    tower = getattr(vlm.vision, "tower", vlm.vision)
+    """Grey everywhere but in one patch: of the visual tokens before any mixing, only that patch's own differs. What
+    cuts pictures is asked of its tower; of two encoders, of the one whose patches the tokens are."""
+    tower = getattr(vlm.vision, "tower", getattr(vlm.vision, "low", vlm.vision))
     layout, patch = vlm.connector.layout(tower.config.grid), tower.config.patch_size
     patches = (layout.kind == Kind.PATCH).nonzero().flatten()
     for token in patches[[0, 1, 9, -1]] if len(patches) else []:

@@ -18,7 +18,7 @@ from minivlm.vision.vit import clip_vit
 LOOKING = {  # what stands beside the patches among the keys of each design that has queries
     "blip2": ["class token"],
     "instructblip": ["class token"],
-    **dict.fromkeys(("flamingo_resampler", "flamingo", "open_flamingo", "idefics"), ["queries"]),
+    **dict.fromkeys(("flamingo_resampler", "flamingo", "open_flamingo", "idefics", "idefics2"), ["queries"]),
     "qwen_vl": [],
     "kosmos2": ["class token", "queries"],
     "llama_vid": [],
@@ -52,7 +52,7 @@ def test_every_resampler_is_found_and_nothing_else(name):
     model = randomise(replace(SPEAKING[name], class_token=class_token).build())
     ids = words(2, 6)
     ids[:, [1, 3]] = model.image_token_id
-    batch = Batch(pictures(2, 2, 3, 64, 64), ids, instruction=words(2, 4))
+    batch = Batch(pictures(2, 2, 3, *model.config.vision.image_size), ids, instruction=words(2, 4))
     output = model(batch, capture=True)
     if name not in LOOKING:
         assert query_sites(output, model.config) == []
@@ -61,7 +61,7 @@ def test_every_resampler_is_found_and_nothing_else(name):
         return
     for site in query_sites(output, model.config):
         seen = query_attention(output, model.config, site, sample=1, picture=0)
-        assert seen.site == site and seen.patches.shape[1:] == (8, 8)
+        assert seen.site == site and seen.patches.shape[1:] == model.config.vision.grid
         total = seen.patches.sum(dim=(1, 2)) + sum(seen.others.values())
         assert_same(total, torch.ones(len(total)))
     last = query_attention(output, model.config)

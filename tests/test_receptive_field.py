@@ -22,15 +22,16 @@ GRID = (4, 5)
 @pytest.mark.parametrize("name", READING)
 def test_a_field_is_the_jacobian_of_its_token(name):
     config = READING[name]
-    connector = randomise(config.connector.build(24, 16, (4, 4)))
-    features = torch.randn(2, 16 + (name in WITH_CLASS_TOKEN), 24)
+    width = 24 + getattr(config.connector, "high_width", 0)  # the features of a second encoder stand in front
+    connector = randomise(config.connector.build(width, 16, (4, 4)))
+    features = torch.randn(2, 16 + (name in WITH_CLASS_TOKEN), width)
     question = (torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]]).bool())
     question = question if connector.conditioned else ()
     field = receptive_field(connector, features, 2, (4, 4), question)
     slow = torch.zeros(4, 4)
     for i in range(2):
         told = [x[i : i + 1] for x in question]
-        of_token = jacobian(lambda x, told=told: connector(x, *told)[0, 2], features[i : i + 1])  # (16, 1, N, 24)
+        of_token = jacobian(lambda x, told=told: connector(x, *told)[0, 2], features[i : i + 1])  # (16, 1, N, D)
         heat = of_token.abs().sum(dim=(0, 1, 3))[-16:].view(4, 4)
         slow += heat / heat.sum() / 2
     assert_same(field, slow)

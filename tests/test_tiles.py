@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import references
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from references import IMAGE_ID, assert_same, words
 from torch import Tensor
 from transformers.image_processing_utils import select_best_resolution
@@ -95,6 +97,20 @@ def test_canvas_and_tiles_are_those_of_the_processor(size):
     assert (got - pixels)[1:].abs().max() < 0.01
 
 
+@pytest.mark.parametrize("size", [(300, 1), (300, 2), (1, 300), (40, 1), (1, 1)])
+def test_lines_of_pixels_become_those_of_pillow(size):
+    """Where a single column is left, torch has read wrong pixels."""
+    config, image = tiles_config(), picture(size)
+    canvas = on_canvas(image, config.best_canvas(size))
+    shown = (canvas > 0).any(dim=0).nonzero()
+    (top, left), (bottom, right) = shown.amin(dim=0).tolist(), (shown.amax(dim=0) + 1).tolist()
+    wanted = [
+        np.array(Image.fromarray(plane.numpy()).resize((right - left, bottom - top), Image.Resampling.BICUBIC))
+        for plane in image
+    ]
+    assert_same(canvas[:, top:bottom, left:right], torch.from_numpy(np.stack(wanted)).clamp(0, 1))
+
+
 @pytest.mark.parametrize(
     "size, tokens",
     [((672, 672), 2928), ((900, 900), 2928), ((480, 640), 2340), ((1080, 1920), 1948), ((1008, 336), 2376)]
@@ -149,4 +165,4 @@ def test_tags_for_too_few_views_are_refused():
     with pytest.raises(ValueError, match="a picture of 5 views, but tags for 2"):
         with torch.device("meta"):
             connector = config.make_connector()
-        Separators(tags=(3, 4)).build(4).arrange(((2, 2),) * 5, connector)
+        Separators(tags=((3,), (4,))).build(4).arrange(((2, 2),) * 5, connector)

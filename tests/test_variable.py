@@ -15,10 +15,12 @@ from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionEmbeddi
 from minivlm.attention import capturing
 from minivlm.batch import Batch, pad_pictures
 from minivlm.connectors.perceiver import FlamingoResampler
-from minivlm.pretrained import from_transformers
+from minivlm.designs import build, configure
+from minivlm.pretrained import CONVERTERS, from_transformers
 from minivlm.pretrained.idefics2 import idefics2_parts
 from minivlm.pretrained.keys import load_exactly
 from minivlm.storage import load, save
+from minivlm.vision.quarters import QuartersConfig
 from minivlm.vision.variable import VariableViT, variable_vit
 from minivlm.vision.vision import sizes_of
 from minivlm.vision.vit import siglip_vit
@@ -250,11 +252,62 @@ def test_a_key_too_many_is_refused(part):
         idefics2_parts(theirs)
 
 
+# --- the published one ----------------------------------------------------------------------------------------------
+
+
 def test_published_sizes():
-    sizes = dict(patch_size=14, width=1152, depth=27, heads=16, mlp_width=4304)
-    config = variable_vit(image_size=(980, 980), **sizes)
+    """The parts as in the paper's table and the checkpoint, and 8.4 billion weights in all."""
+    model = build("idefics2", "published", device="meta")
+    count = lambda module: sum(p.numel() for p in module.parameters()) / 1e6  # noqa: E731
+    assert [count(part) for part in (model.vision, model.connector)] == pytest.approx([417.8, 743.2], abs=0.05)
+    assert count(model) == pytest.approx(8400, abs=10)
+    assert model.config.vision.grid == (70, 70)
+
+
+def test_the_published_design_is_what_the_converted_one_would_be():
+    """But for the decoder's sliding window, and for the epsilon of the resampler: it was trained with the decoder's, to
+    which transformers has since then preferred another."""
+    config = transformers.Idefics2Config(
+        vision_config=dict(
+            hidden_size=1152,
+            image_size=980,
+            intermediate_size=4304,
+            num_attention_heads=16,
+            num_hidden_layers=27,
+            patch_size=14,
+        ),
+        text_config=dict(
+            model_type="mistral", vocab_size=32003, rms_norm_eps=1e-5, pad_token_id=0, sliding_window=None
+        ),
+        image_token_id=32001,
+    )
     with torch.device("meta"):
-        model = config.build()
-    assert model.features(torch.zeros(1, 3, 980, 378, device="meta")).shape == (1, 70 * 27, 1152)
-    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(417.8, abs=0.05)
-    assert config.views((980, 980)) == ((70, 70),)
+        converted, _ = CONVERTERS["Idefics2ForConditionalGeneration"](
+            transformers.Idefics2ForConditionalGeneration(config)
+        )
+    wanted = configure("idefics2", "published")
+    assert replace(converted.connector, eps=1e-5) == wanted.connector
+    assert converted == replace(
+        wanted, connector=converted.connector, language=replace(wanted.language, head_dim=wanted.language.dim_per_head)
+    )
+
+
+@pytest.mark.parametrize("size", [(980, 980), (980, 378), (378, 504), (14, 980), (391, 29)])
+def test_published_counts(size):
+    """64 tokens, whatever the picture; with its quarters, each of which is read like one, 5 * 64."""
+    whole = configure("idefics2", "published")
+    split = replace(whole, vision=QuartersConfig(whole.vision))
+    assert whole.tokens_of(size) == 64 and whole.features_of(size) == (size[0] // 14) * (size[1] // 14)
+    if min(size) >= 28:  # or a quarter would hold no patch
+        assert split.tokens_of(size) == 320
+
+
+@pytest.mark.parametrize("size", [(56, 84), (35, 42)])
+def test_published_counts_are_those_of_the_tensors(size):
+    whole = configure("idefics2", "published")
+    for vision, tokens in ((whole.vision, 64), (QuartersConfig(whole.vision), 320)):
+        with torch.device("meta"):
+            model = replace(whole, vision=vision, language=replace(whole.language, depth=1)).build()
+        images = torch.zeros(1, 1, 3, *size, device="meta")
+        seen = Batch(images, torch.full((1, 1), model.image_token_id, device="meta"))
+        assert model.connect(model.features(images), seen).shape == (1, 1, tokens, 4096)

@@ -23,6 +23,7 @@ from torch import nn
 from minivlm import Batch, budget, build, from_transformers, load, mini, save, setup
 from minivlm.__main__ import main
 from minivlm.attention import LayerCache, attend
+from minivlm.connectors.separators import Separators
 from minivlm.data.emoji import emoji
 from minivlm.data.files import load_image, read_folder
 from minivlm.data.scenes import Scenes, sample_scenes
@@ -204,6 +205,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "a picture below a patch": (lambda: replace(mini.vision(), image_size=(4, 64)), ValueError, "no whole patch"),
     "an unknown activation": (lambda: replace(mini.vision(), activation="gelo"), ValueError, "known: "),
     "an unknown pool": (lambda: replace(mini.vision(), pool="max"), ValueError, "known: "),
+    "a tag that is no tuple of words": (lambda: Separators(tags=(3, 4)), TypeError, "a tag is a tuple of words"),
     "no depth": (lambda: replace(mini.language(), depth=0), ValueError, "depth"),
     "a layer that is not there": (lambda: MODEL.vision.hidden(PICTURES[:, 0], -4), ValueError, "layer -4"),
     "an image id outside": (lambda: replace(MODEL.config, image_id=9999), ValueError, "outside the vocabulary"),

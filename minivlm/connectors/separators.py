@@ -2,13 +2,14 @@
 
 Read one after the other, rows of a grid do not say where they end, nor tiles which part of the picture they show; Fuyu
 and LLaVA-NeXT (arXiv:2401.13601 names both) end rows with a newline, NVLM (arXiv:2409.11402) tags tiles. Token count:
-one more a row that ends in a newline, one a tagged view, and one at the end where the design has that.
+one more a row that ends in a newline, one a word of a view's tag, and one at the end where the design has that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from jaxtyping import Float, Int
@@ -27,23 +28,26 @@ class Separators:
 
     newline     after each row of a view's grid; None: no row ends visibly
     lined_from  the first view whose rows do (LLaVA-NeXT's first, the whole picture, has none)
-    tags        before the first view, the second, ...; a picture may have fewer views, not more, where there are tags
+    tags        the words before the first view, those before the second, ...; a picture may have fewer views, not more,
+                where there are tags
     end         after the last view; None: nothing
     """
 
     newline: int | None = None
     lined_from: int = 0
-    tags: tuple[int, ...] = ()
+    tags: tuple[tuple[int, ...], ...] = ()
     end: int | None = None
 
     def __post_init__(self):
+        if not all(isinstance(tag, tuple) for tag in self.tags):
+            raise TypeError(f"a tag is a tuple of words, for it may have several; got {self.tags}")
         if any(word < LEARNED for word in self.words):
             raise ValueError(f"a separator is the id of a word, or {LEARNED} for one that is learned; got {self.words}")
 
     @property
     def words(self) -> tuple[int, ...]:
         """All there are: the newline's, the tags', the end's."""
-        return tuple(word for word in (self.newline, *self.tags, self.end) if word is not None)
+        return tuple(word for word in (self.newline, *chain(*self.tags), self.end) if word is not None)
 
     def build(self, width: int) -> Separated:
         return Separated(self, width)
@@ -65,7 +69,7 @@ class Separated(nn.Module):
         if config.tags and len(views) > len(config.tags):
             raise ValueError(f"a picture of {len(views)} views, but tags for {len(config.tags)}: name more of them")
         total = sum(map(len, parts))
-        tag = total + (config.newline is not None)
+        tag, end = total + (config.newline is not None), total + len(config.words) - 1
         layouts, sources, first = [], [], 0
         for number, part in enumerate(parts):
             source = torch.arange(first, first + len(part))
@@ -74,12 +78,14 @@ class Separated(nn.Module):
                 rows = len(part.row.unique()) or views[number][0]  # a sliver of a picture may have rows of nothing
                 part, source = _lined(part, source, rows, total)
             if config.tags:
-                part, source = VisualLayout.tag() + part, torch.cat([torch.tensor([tag + number]), source])
+                words = len(config.tags[number])
+                part, source = VisualLayout.tag(words) + part, torch.cat([torch.arange(tag, tag + words), source])
+                tag += words
             layouts.append(part.in_view(number))
             sources.append(source)
         if config.end is not None:
             layouts.append(VisualLayout.tag().in_view(len(views) - 1))
-            sources.append(torch.tensor([tag + len(config.tags)]))
+            sources.append(torch.tensor([end]))
         return sum(layouts[1:], layouts[0]), torch.cat(sources)
 
     def forward(

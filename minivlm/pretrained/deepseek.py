@@ -12,13 +12,9 @@ from minivlm.model import VLMConfig
 from minivlm.pretrained.keys import WB, Rules, State, refuse, rename, split_packed
 from minivlm.pretrained.towers import VISION, pair, vision_config
 from minivlm.pretrained.vlms import decoded
-from minivlm.vision.hybrid import HybridConfig
+from minivlm.vision.hybrid import HIGH_CENTRE, LOW_CENTRE, HybridConfig
 from minivlm.vision.sam import EPS, SAMConfig
 from minivlm.vision.vit import ViTConfig, siglip_vit
-
-# What the published image processor centres both pictures with; no model's configuration tells.
-_HIGH = dict(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
-_LOW = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 _SIGLIP: Rules = [(r"head\..*", ""), *VISION]  # only patches are read, so the head, which the published have not, goes
 _NECK: Rules = [
@@ -75,7 +71,7 @@ def deepseek_vl_hybrid_parts(model: Any) -> tuple[HybridConfig, HybridProjection
     """The same of a `DeepseekVLHybridForConditionalGeneration`. Its pictures come in [0, 1]: each tower centres them in
     its own way. ValueError for a variant that ours does not compute."""
     config, state = model.config, model.state_dict()
-    vision = HybridConfig(_sam(config.high_res_vision_config), replace(_low(config), **_LOW))
+    vision = HybridConfig(_sam(config.high_res_vision_config), replace(_low(config), **LOW_CENTRE))
     weights = {
         **_high_resolution(state),
         **_siglip(state, "vision.low."),
@@ -116,7 +112,7 @@ def _sam(config: Any) -> SAMConfig:
         window=config.window_size,
         global_blocks=tuple(config.global_attn_indexes),
         out_width=config.output_channels,
-        **_HIGH,
+        **HIGH_CENTRE,
     )
 
 

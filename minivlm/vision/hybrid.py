@@ -15,8 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minivlm.vision.sam import Neck, SAMConfig
-from minivlm.vision.vision import Vision, check_images, sizes_of
+from minivlm.vision.vision import Vision, check_images, resized, sizes_of
 from minivlm.vision.vit import ViTConfig
+
+# What the published system centres the pictures of each encoder with; no model's configuration tells.
+HIGH_CENTRE = dict(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+LOW_CENTRE = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,8 @@ class Hybrid(Vision):
         return self.low.final_norm(self.low.hidden(self.low_resolution(images)))
 
     def low_resolution(self, images: Float[Tensor, "P 3 H W"]) -> Float[Tensor, "P 3 h w"]:
-        """The pictures in the size that the low-resolution tower reads, within [0, 1] as they came."""
-        small = F.interpolate(images, size=self.config.low.image_size, mode="bicubic", antialias=True)
-        return small.clamp(0, 1)  # beside an edge bicubic interpolation goes beyond both of its sides
+        """The pictures in the size that the low-resolution tower reads: bilinear, antialiased, as published."""
+        return resized(images, self.config.low.image_size, "bilinear")
 
 
 def halving(channels: int) -> nn.Conv2d:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from minivlm.layers import check_positive
 from minivlm.layout import Grid, Views
-from minivlm.vision.vision import Vision, check_images, sizes_of
+from minivlm.vision.vision import Vision, check_images, resized, sizes_of
 
 EMPTY = 1 / 255  # beyond the picture, before centring: the published processor fills up with 1 where white is 255
 
@@ -109,9 +108,5 @@ class Patches(Vision):
 
 def shrink(picture: Float[Tensor, "3 h w"], size: tuple[int, int]) -> Float[Tensor, "3 sh sw"]:
     """The picture at a smaller `size` (height, width), each pixel a weighted mean of those round its place, the nearer
-    the heavier: bilinear, antialiased."""
-    if picture.shape[1:] == size:
-        return picture
-    # torch reads pixels of the usual order wrongly where a single column is left, on a CPU
-    colours_last = picture[None].contiguous(memory_format=torch.channels_last)
-    return F.interpolate(colours_last, size=size, mode="bilinear", antialias=True)[0]
+    the heavier."""
+    return picture if picture.shape[1:] == size else resized(picture[None], size, "bilinear")[0]

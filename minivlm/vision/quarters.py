@@ -41,12 +41,12 @@ class QuartersConfig:
         return self.tower.grid
 
     def views(self, size: Size) -> Views:
-        height, width = size
-        return tuple(
-            grid
-            for rows, cols in _parts(height, width)
-            for grid in self.tower.views((rows.stop - rows.start, cols.stop - cols.start))
-        )
+        """The grids of the four quarters, then the whole's; ValueError where a quarter holds no whole patch."""
+        parts = [(rows.stop - rows.start, cols.stop - cols.start) for rows, cols in _parts(*size)]
+        try:
+            return tuple(grid for part in parts for grid in self.tower.views(part))
+        except ValueError as error:
+            raise ValueError(f"of a picture of {size[0]}x{size[1]} pixels, cut in quarters: {error}") from error
 
     def build(self) -> Quarters:
         return Quarters(self)
@@ -72,7 +72,7 @@ class Quarters(Vision):
             [image[:, rows, cols] for rows, cols in _parts(*size)] for image, size in zip(images, shapes, strict=True)
         ]
         padded, _, small = pad_pictures(parts)  # (P, 5, 3, h, w), _, (P, 5, 2)
-        states = self.tower.features(padded.flatten(0, 1), small.flatten(0, 1).to(images.device), **layer)
+        states = self.tower.features(padded.flatten(0, 1), small.flatten(0, 1), **layer)
         states = states.unflatten(0, small.shape[:2])  # (P, 5, n, D)
         joined = []
         for own, size in zip(states, shapes, strict=True):
@@ -84,6 +84,6 @@ class Quarters(Vision):
 def _parts(height: int, width: int) -> list[tuple[slice, slice]]:
     """Rows and columns of each part; of an odd side the second half is one pixel longer."""
     if min(height, width) < 2:
-        raise ValueError(f"a picture of {height}x{width} pixels has no quarters: enlarge it first")
+        raise ValueError(f"a picture of {height}x{width} pixels has no quarters: enlarge it")
     rows, cols = ((slice(0, n // 2), slice(n // 2, n)) for n in (height, width))
     return [*((r, c) for r in rows for c in cols), (slice(0, height), slice(0, width))]

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from minivlm.layers import check_positive
 from minivlm.layout import Grid, Views
-from minivlm.vision.vision import Vision, check_images, sizes_of
+from minivlm.vision.vision import Vision, check_images, resized, sizes_of
 from minivlm.vision.vit import ViTConfig
 
 Size = tuple[int, int]  # height and width in pixels
@@ -135,7 +135,7 @@ def resize(image: Float[Tensor, "3 h w"], size: Size) -> Float[Tensor, "3 H W"]:
     """Bicubic, with what is finer than the new pixels smoothed away first; stays in [0, 1]."""
     if tuple(image.shape[1:]) == tuple(size):
         return image
-    return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    return resized(image[None], size, "bicubic")[0].clamp(0, 1)
 
 
 def on_canvas(image: Float[Tensor, "3 h w"], canvas: Size) -> Float[Tensor, "3 H W"]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -64,6 +65,14 @@ def cut_views(
         return torch.stack(cut), None
     rows = pad_sequence(cut, batch_first=True)
     return rows, torch.arange(rows.shape[1], device=rows.device) < torch.tensor(counts, device=rows.device)[:, None]
+
+
+def resized(images: Float[Tensor, "P 3 h w"], size: tuple[int, int], mode: str) -> Float[Tensor, "P 3 H W"]:
+    """Pictures at another `size` (height, width), "bilinear" or "bicubic", antialiased: where pixels become fewer, each
+    new one is a mean of those round its place. Bicubic pictures may go a little beyond [0, 1] beside an edge."""
+    # torch reads pixels of the usual order wrongly where a single column is left, on a CPU
+    colours_last = images.contiguous(memory_format=torch.channels_last)
+    return F.interpolate(colours_last, size=size, mode=mode, antialias=True)
 
 
 def check_images(images: Tensor, size: tuple[int, int] | None = None) -> None:
