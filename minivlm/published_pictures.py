@@ -20,9 +20,8 @@ from minivlm.vision.vit import ViTConfig, siglip_vit
 
 
 def idefics2() -> VLMConfig:
-    """The 8B, on Mistral-7B, which looks back no more than 4,096 places; here it does. The processor makes pictures no
-    longer than 980 pixels and, where details matter, hands on their quarters as well: `QuartersConfig` of this tower.
-    """
+    """The 8B, on Mistral-7B (which looks back 4,096 places, here without limit). The processor makes pictures no longer
+    than 980 pixels and, where details matter, hands on their quarters as well: `QuartersConfig` of this tower."""
     vision = variable_vit(image_size=(980, 980), patch_size=14, width=1152, depth=27, heads=16, mlp_width=4304)
     connector = Idefics2Resampler(64, depth=3, heads=16, head_dim=96, kv_heads=4, hidden=14336)
     language = LlamaConfig(32003, width=4096, depth=32, heads=32, kv_heads=8, mlp_width=14336, eps=1e-5)
