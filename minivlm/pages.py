@@ -21,8 +21,7 @@ from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import VLM
 from minivlm.streams import generator
 from minivlm.train import Step
-from minivlm.vision.tiles import resize
-from minivlm.vision.vision import VisionConfig
+from minivlm.vision.vision import VisionConfig, resized
 
 PAGE = (128, 128)  # pixels of a page of which nothing else is said
 
@@ -42,9 +41,8 @@ class GlyphPages:
     def __call__(self, step: int, rows: range) -> Step:
         chance = generator(self.seed, step)
         size = self._size(chance)
-        charts = self.batch_size // 2 if self.charts else 0
-        pages = sample_charts(charts, chance, size) + sample_pages(self.batch_size - charts, chance, size)
-        pages = pages[rows.start : rows.stop]
+        charts = sample_charts(self.batch_size // 2, chance, size) if self.charts else []
+        pages = [*charts, *sample_pages(self.batch_size - len(charts), chance, size)][rows.start : rows.stop]
         images = render_pages(pages, self.device)
         parts = [self._whole(pages, images)]
         if images.shape[2:] != parts[0][0].shape[2:]:
@@ -62,7 +60,7 @@ class GlyphPages:
         size = images.shape[2:] if self.any_size else self.vision.image_size
         [(rows, _)] = self.vision.views(tuple(size))
         maps = glyph_maps(pages, images.shape[2] // (2 * rows))
-        return resized(images, size), maps.glyph, maps.ink, maps.paper
+        return squashed(images, tuple(size)), maps.glyph, maps.ink, maps.paper
 
     def _tiles(self, pages: Sequence[Page], images: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, ...]:
         height, width = self.vision.image_size
@@ -79,9 +77,9 @@ def tiles(x: Tensor, down: int, across: int) -> Tensor:
     return x.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
-def resized(images: Float[Tensor, "B 3 H W"], size: tuple[int, int]) -> Float[Tensor, "B 3 h w"]:
-    """All pictures squashed or stretched to that (height, width)."""
-    return torch.stack([resize(image, tuple(size)) for image in images])
+def squashed(images: Float[Tensor, "B 3 H W"], size: tuple[int, int]) -> Float[Tensor, "B 3 h w"]:
+    """All pictures at that (height, width), whatever their shape; in [0, 1] as they came."""
+    return resized(images, size, "bicubic").clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ class PageBank:
     def make(cls, model: VLM, pages: list[Page], batch_size: int = 64) -> PageBank:
         device, size = next(model.parameters()).device, model.config.vision.image_size
         parts = [pages[start : start + batch_size] for start in range(0, len(pages), batch_size)]
-        features = [model.features(resized(render_pages(part, device), size)[:, None]).cpu() for part in parts]
+        features = [model.features(squashed(render_pages(part, device), size)[:, None]).cpu() for part in parts]
         return cls(pages, torch.cat(features))
 
 

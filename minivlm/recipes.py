@@ -177,16 +177,17 @@ def pretrain_readers(out: Path, runs: Path, seed: int) -> None:
     spread over a larger picture, the large one of the two in one with its places repeated, tile by tile, while the
     small one is the first itself and stays so."""
     torch.manual_seed(seed)
-    reader, source = Reader(mini.reader()), GlyphPages(mini.reader(), 8, device=pick_device())
+    source = GlyphPages(mini.reader(), 8, device=pick_device())
     pages = Stage("pages", replace(source, charts=False, seed=seed), 2500, lr=2e-3)
-    learn_to_read(reader, [pages, Stage("charts", replace(source, seed=seed + 1), 2500, lr=2e-3)], runs / "reader")
+    charts = Stage("charts", replace(source, seed=seed + 1), 2500, lr=2e-3)
+    reader = learn_to_read(Reader(mini.reader()), [pages, charts], runs / "reader")
     save(reader.vision, out / "reader.safetensors", torch.float16)
     learned = load(out / "reader.safetensors", "cpu").state_dict()
+    places = learned["position_embedding"].unflatten(0, mini.reader().grid)  # (rows, cols, D)
 
-    places = learned["position_embedding"].unflatten(0, (1, *mini.reader().grid)).movedim(-1, 1)  # (1, D, rows, cols)
-    places = F.interpolate(places, mini.reader_any().grid, mode="bicubic")[0].flatten(1).T
     anything = Reader(mini.reader_any())
-    load_exactly(anything.vision, learned | {"position_embedding": places})
+    spread = F.interpolate(places.movedim(-1, 0)[None], mini.reader_any().grid, mode="bicubic")[0].flatten(1).T
+    load_exactly(anything.vision, learned | {"position_embedding": spread})
     source = replace(source, vision=mini.reader_any(), any_size=True, seed=seed + 2)
     learn_to_read(anything, [Stage("any size", source, 600, lr=1e-3)], runs / "reader_any")
     save(anything.vision, out / "reader_any.safetensors", torch.float16)
@@ -195,15 +196,16 @@ def pretrain_readers(out: Path, runs: Path, seed: int) -> None:
     load_exactly(two.vision.low, learned)
     two.vision.low.requires_grad_(False)
     shared = {key: value for key, value in learned.items() if key in two.vision.high.state_dict()}
-    places = learned["position_embedding"].unflatten(0, mini.reader().grid).repeat(2, 2, 1)
-    two.vision.high.load_state_dict(shared | {"position_embedding": places}, strict=False)
+    two.vision.high.load_state_dict(shared | {"position_embedding": places.repeat(2, 2, 1)}, strict=False)
     source = replace(source, vision=mini.reader_two(), any_size=False, seed=seed + 3)
     learn_to_read(two, [Stage("two", source, 800, lr=1e-3)], runs / "reader_two")
     save(two.vision, out / "reader_two.safetensors", torch.float16)
 
 
-def learn_to_read(reader: Reader, stages: list[Stage], folder: Path) -> None:
+def learn_to_read(reader: Reader, stages: list[Stage], folder: Path) -> Reader:
+    """Train it in place, with checkpoints in `folder`; returns it."""
     train(reader.to(pick_device()), stages, folder, precision="bf16", save_every=100)
+    return reader
 
 
 def partly(scene: Scene, chance: torch.Generator) -> str:

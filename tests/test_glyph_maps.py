@@ -79,3 +79,5 @@ def test_all_else_is_nothing_and_papers_are_numbered():
 def test_squares_tile_the_page(square):
     with pytest.raises(ValueError, match=f"squares of {square} pixels do not tile a page of 128x128"):
         glyph_maps(draw(1), square)
+    with pytest.raises(ValueError, match="squares of 8 pixels do not tile a page of 96x100"):
+        glyph_maps(draw(1, size=(96, 100)), 8)

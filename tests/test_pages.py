@@ -10,7 +10,7 @@ from references import assert_same
 from minivlm.data.documents import render_pages
 from minivlm.data.reading import ask_pages
 from minivlm.language.tokenizer import mini_tokenizer
-from minivlm.pages import PageBank, PageDialogs, resized
+from minivlm.pages import PageBank, PageDialogs, squashed
 from minivlm.streams import generator
 
 T = mini_tokenizer()
@@ -27,7 +27,7 @@ def test_a_bank_holds_what_the_encoder_makes_of_each_page_in_its_own_size():
     for page, features in zip(PAGES, made.features, strict=True):
         picture = torch.nn.functional.interpolate(render_pages([page]), size, mode="bicubic", antialias=True)
         assert_same(features, model.features(picture.clamp(0, 1)[None])[0])
-    assert resized(render_pages(PAGES[:1]), size).shape == (1, 3, *size)
+    assert squashed(render_pages(PAGES[:1]), size).shape == (1, 3, *size)
 
 
 def test_every_question_is_on_its_own_page():

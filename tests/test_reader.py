@@ -11,7 +11,7 @@ from minivlm import mini
 from minivlm.data.documents import PAPERS, render_pages
 from minivlm.data.glyph_maps import GLYPH_CLASSES, INK_CLASSES, glyph_maps
 from minivlm.data.glyphs import GLYPHS
-from minivlm.data.typesetting import sample_pages
+from minivlm.data.typesetting import sample_charts, sample_pages
 from minivlm.pages import GlyphPages
 from minivlm.streams import generator
 from minivlm.vision.reading import Reader
@@ -56,7 +56,7 @@ def test_the_loss_quarter_by_quarter(name):
 
 
 def test_a_small_encoder_reads_pages_made_small_and_their_tiles():
-    source = GlyphPages(mini.reader(), 3, seed=5)
+    source = GlyphPages(mini.reader(), 3, charts=False, seed=5)
     images, glyph, ink, paper = source(2, range(3)).inputs
     pages = sample_pages(3, generator(5, 2))
     whole = render_pages(pages)
@@ -89,7 +89,7 @@ def test_one_for_any_size_gets_a_size_a_step():
 
 
 def test_two_encoders_are_asked_for_squares_of_half_a_place():
-    images, glyph, _, _ = GlyphPages(mini.reader_two(), 2, seed=1)(0, range(2)).inputs
+    images, glyph, _, _ = GlyphPages(mini.reader_two(), 2, charts=False, seed=1)(0, range(2)).inputs
     pages = sample_pages(2, generator(1, 0))
     assert torch.equal(images, render_pages(pages)) and torch.equal(glyph, glyph_maps(pages, 8).glyph)
 
@@ -98,3 +98,12 @@ def test_half_of_the_rows_gives_half_of_the_pictures():
     source = GlyphPages(mini.reader_two(), 4)
     for whole, half in zip(source(1, range(4)).inputs, source(1, range(2, 4)).inputs, strict=True):
         assert torch.equal(half, whole[2:])
+
+
+def test_half_of_the_pages_are_charts_where_asked():
+    source = GlyphPages(mini.reader_two(), 6, seed=3)
+    glyph = source(1, range(6)).inputs[1]
+    chance = generator(3, 1)
+    pages = sample_charts(3, chance) + sample_pages(3, chance)
+    assert torch.equal(glyph, glyph_maps(pages, 8).glyph)
+    assert int((glyph[:3] > len(GLYPHS)).flatten(1).sum(dim=1).min()) > 1  # a page has one tiny digit
