@@ -198,7 +198,8 @@ def pretrain_readers(out: Path, runs: Path, seed: int) -> None:
     shared = {key: value for key, value in learned.items() if key in two.vision.high.state_dict()}
     two.vision.high.load_state_dict(shared | {"position_embedding": places.repeat(2, 2, 1)}, strict=False)
     source = replace(source, vision=mini.reader_two(), any_size=False, seed=seed + 3)
-    learn_to_read(two, [Stage("two", source, 800, lr=1e-3)], runs / "reader_two")
+    first = Stage("two", source, 800, lr=1e-3)
+    learn_to_read(two, [first, Stage("two, on", replace(source, seed=seed + 4), 1600, lr=1.5e-3)], runs / "reader_two")
     save(two.vision, out / "reader_two.safetensors", torch.float16)
 
 
