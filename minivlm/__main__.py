@@ -107,6 +107,7 @@ def ground(arguments: argparse.Namespace) -> None:
             seed,
             arguments.scale,
             arguments.steps,
+            arguments.scenes,
             arguments.out,
             arguments.precision,
         )
@@ -200,6 +201,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
     sub.add_argument("--steps", type=int, help="steps of the second stage, instead of the scale's")
+    sub.add_argument("--scenes", type=int, help="different scenes in training, instead of the scale's")
     sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
     sub.add_argument("--out", default="runs/ground", help="folder for results, kept (default: %(default)s)")
     sub = command(pretrain, "pretrain")

@@ -52,6 +52,7 @@ SIZES = {
 class GroundResult(Run):
     """What one run came to, on test scenes.
 
+    scenes how many different ones training shows
     iou    mean IoU of said and true box, over objects whose colour and shape training shows together
     found  share of them with an IoU of at least 0.5
     novel  mean IoU over the other objects
@@ -59,6 +60,7 @@ class GroundResult(Run):
     named  share of boxes whose object is named right: size, colour and shape
     """
 
+    scenes: int
     iou: float
     found: float
     novel: float
@@ -73,24 +75,26 @@ def ground(
     seed: int,
     scale: str | None = None,
     steps: int | None = None,
+    scenes: int | None = None,
     folder: str | Path = "runs/ground",
     precision: str | None = None,
 ) -> GroundResult:
     """Teach a mini design (with `tokens` a picture, or its own number) places, and test it; what is found in `folder`
-    is not run again. `steps` replaces those of the scale's second stage."""
+    is not run again. `steps` replaces those of the scale's second stage, `scenes` the size of its bank."""
     scale = scale or pick_scale(pick_device())
     if scale not in SIZES:
         raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SIZES)}")
     config, size = budgeted(design, tokens), SIZES[scale]
-    size = size if steps is None else replace(size, steps=steps)
-    path = Path(folder) / f"{design}-{config.num_tokens}-{scale}-{size.steps}-seed{seed}.json"
+    size = replace(size, steps=steps or size.steps, scenes=scenes or size.scenes)
+    path = Path(folder) / f"{design}-{config.num_tokens}-{scale}-{size.scenes}-{size.steps}-seed{seed}.json"
     if not path.exists():
         torch.manual_seed(seed)
         model = start(config).to(pick_device())
         bank = Bank.make(model, sample_scenes(size.scenes, generator(seed, 0), max_objects=MOST))
         train(model, stages(model, bank, size, seed + 1), precision=precision)
         run = Run(design, config.num_tokens, seed, scale, size.steps)
-        write(GroundResult(**vars(run), **examine(model, size.test), machine=machine(precision)), path)
+        scores = examine(model, size.test)
+        write(GroundResult(**vars(run), scenes=size.scenes, **scores, machine=machine(precision)), path)
     return read(path, GroundResult)
 
 
@@ -135,16 +139,18 @@ def bundled_grounding(scale: str = "cpu") -> list[GroundResult]:
 
 
 def grounding_table(results: Iterable[GroundResult]) -> str:
-    """A Markdown table, a row for each design and number of tokens, best mean IoU first: means over seeds, with half of
-    the 95 % interval where there are several."""
-    rows: dict[tuple[str, int], list[GroundResult]] = {}
+    """A Markdown table, a row for each design and number of tokens, scenes and steps, best mean IoU first: means over
+    seeds, with half of the 95 % interval where there are several."""
+    rows: dict[tuple[str, int, int, int], list[GroundResult]] = {}
     for result in results:
-        rows.setdefault((result.design, result.tokens), []).append(result)
-    head = ("design", "tokens", "seeds", "mean IoU", "IoU >= 0.5", "new combinations", "blind", "boxes named right")
+        rows.setdefault((result.design, result.tokens, result.scenes, result.steps), []).append(result)
+    scores = {"iou": "mean IoU", "found": "IoU >= 0.5", "novel": "new combinations", "blind": "blind",
+              "named": "boxes named right"}  # fmt: skip
+    head = ("design", "tokens", "scenes", "steps", "seeds", *scores.values())
     lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
-    for (design, tokens), runs in sorted(rows.items(), key=lambda row: -mean(run.iou for run in row[1])):
-        cells = [_cell([getattr(run, name) for run in runs]) for name in ("iou", "found", "novel", "blind", "named")]
-        lines.append(f"| {design} | {tokens} | {len(runs)} | {' | '.join(cells)} |")
+    for what, runs in sorted(rows.items(), key=lambda row: -mean(run.iou for run in row[1])):
+        cells = [_cell([getattr(run, name) for run in runs]) for name in scores]
+        lines.append(f"| {' | '.join(map(str, what))} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -153,7 +153,8 @@ def located() -> tuple[Tensor, list[Located], dict[str, Tensor]]:
     """Two pictures, an object of each with what might have been said of it, and two kinds of made-up heat."""
     one = Located(0, Referent("the red ring", "a small red ring", (0.0, 0.0, 0.5, 0.5), False), (0.0, 0.0, 0.5, 0.25))
     other = Located(4, Referent("the blue star", "a large blue star", (0.5, 0.5, 1.0, 1.0), True), None)
-    heats = {"attention": torch.eye(4).flip(0).expand(2, 4, 4), "gradient": torch.arange(32.0).view(2, 4, 4)}
+    rising = torch.arange(16.0).view(4, 4)
+    heats = {"attention": torch.eye(4).flip(0).expand(2, 4, 4), "gradient": torch.stack([rising, rising.flip(0, 1)])}
     return PAIRS[:, 0, :, :16, :16], [one, other], heats
 
 

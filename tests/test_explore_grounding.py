@@ -27,7 +27,7 @@ def test_each_state_tells_the_object_the_answer_and_the_heat():
     )
     explorer.controls["sample"].value, explorer.controls["heat"].value = 1, "gradient"
     assert explorer.state.words == (
-        "Where is the blue star? true 0.50, 0.50, 1.00, 1.00; said none; gradient peaks at row 4, column 4."
+        "Where is the blue star? true 0.50, 0.50, 1.00, 1.00; said none; gradient peaks at row 1, column 1."
     )
     explorer.sweep()
 

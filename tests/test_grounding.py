@@ -10,7 +10,7 @@ from minivlm import VLM, build
 from minivlm.batch import Batch
 from minivlm.data.referring import locate, name, referents
 from minivlm.data.scenes import sample_scenes
-from minivlm.ground import CELLS, ground, grounding_table
+from minivlm.ground import CELLS, GroundResult, bundled_grounding, ground, grounding_table
 from minivlm.grounding import Grounding, locate_all, name_all, with_places
 from minivlm.language.grounding import box_to_cells, cells_to_box, grounded
 from minivlm.language.tokenizer import grounded_tokenizer
@@ -142,7 +142,7 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch):
     assert (made.design, made.tokens, made.steps) == ("kosmos2", 4, 3) and 0 <= made.iou <= made.found + 0.5
     monkeypatch.setattr(minivlm.ground, "train", lambda *_, **__: pytest.fail("trained again"))
     assert ground("kosmos2", 4, 0, "smoke", folder=tmp_path) == made
-    assert "| kosmos2 | 4 | 1 | 0.00 |" in grounding_table([made])
+    assert "| kosmos2 | 4 | 40 | 3 | 1 | 0.00 |" in grounding_table([made])
     with pytest.raises(ValueError, match="unknown scale 'tiny'; choose one of smoke, cpu, gpu"):
         ground("kosmos2", 4, 0, "tiny", folder=tmp_path)
     with pytest.raises(ValueError, match="reads the question, and knows no words for places"):
@@ -157,3 +157,25 @@ def test_a_run_starts_from_the_answering_decoder_and_another_connector():
     ours, theirs = model.state_dict(), answering.state_dict()
     for key in ours.keys() - {"language.embedding.weight", "language.head.weight"}:
         assert torch.equal(ours[key], theirs[key]) != key.startswith("connector"), key
+
+
+def test_a_table_has_a_row_for_each_setting_and_means_over_seeds():
+    def run(design: str, steps: int, seed: int, iou: float) -> GroundResult:
+        return GroundResult(design, 16, seed, "cpu", steps, 3000, iou, 0.5, 0.25, 0.0, 1.0, {})
+
+    some = [run("deco", 800, 0, 0.2), run("llava15", 800, 0, 0.4), run("deco", 800, 1, 0.4), run("deco", 900, 0, 0.1)]
+    lines = grounding_table(some).splitlines()[2:]
+    assert [line.split(" | ")[:6] for line in lines] == [
+        ["| llava15", "16", "3000", "800", "1", "0.40"],
+        ["| deco", "16", "3000", "800", "2", "0.30 ± 1.27"],
+        ["| deco", "16", "3000", "900", "1", "0.10"],
+    ]
+
+
+def test_results_that_come_with_the_package_hold_what_the_lesson_says():
+    """Nobody finds anything without the picture, and patches in their order are worth three times the resampler."""
+    runs = bundled_grounding()
+    assert all(run.blind < 0.1 for run in runs)
+    best = {(run.design, run.seed, run.scenes, run.steps): run.iou for run in runs}
+    pairs = [(iou, best[("llava15", *setting)]) for (design, *setting), iou in best.items() if design == "kosmos2"]
+    assert pairs and all(3 * resampled < in_order for resampled, in_order in pairs)

@@ -72,10 +72,10 @@ class GroundedTokenizer(Tokenizer):
     word for each of `side` x `side` cells. Text is written and read as `language.grounding` has it."""
 
     def __init__(self, words: Sequence[str], side: int):
-        room = ROOM - self._first_word - len(words)
-        if room < 0 or side < 1:
-            raise ValueError(f"need at most {ROOM - self._first_word} words and side >= 1, got {len(words)} and {side}")
-        unused = (f"<unused_{i}>" for i in range(room))
+        most = ROOM - self._first_word
+        if len(words) > most or not 1 <= side <= 100:  # a cell's word has four digits
+            raise ValueError(f"need at most {most} words and a side of 1 to 100, got {len(words)} and {side}")
+        unused = (f"<unused_{i}>" for i in range(most - len(words)))
         super().__init__([*words, *unused, *MARKS, *map(cell_word, range(side * side))])
         self.side = side
 
