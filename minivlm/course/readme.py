@@ -75,9 +75,8 @@ def shots_table() -> str:
 
 
 def grounding_results() -> str:
-    """What the bundled runs of grounding found, as Markdown, and the setting they were made in."""
-    results = bundled_grounding()
-    return f"{grounding_table(results)}\n\n{setting(results)}." if results else "Not yet measured."
+    """What the bundled runs of grounding found, as Markdown."""
+    return grounding_table(bundled_grounding())
 
 
 def lessons_table(folder: Path = Path("notebooks")) -> str:
