@@ -106,6 +106,27 @@ def read(arguments: argparse.Namespace) -> None:
     print(f"{readings_table(results)}\n\n{setting(results)}")
 
 
+def ground(arguments: argparse.Namespace) -> None:
+    """Teach a design to say where things are; print how much of the true boxes its own cover."""
+    from minivlm.ground import ground
+
+    for seed in arguments.seeds:
+        result = ground(
+            arguments.design,
+            arguments.tokens,
+            seed,
+            arguments.scale,
+            arguments.steps,
+            arguments.scenes,
+            arguments.out,
+            arguments.precision,
+        )
+        print(
+            f"{result.design}, {result.tokens} tokens, seed {seed}, {result.steps} steps: mean IoU {result.iou:.2f} "
+            f"(blind {result.blind:.2f}), IoU >= 0.5 {result.found:.0%}, boxes named right {result.named:.0%}"
+        )
+
+
 def _answering(path: str) -> VLM:
     """The model of a file, or a ValueError if it is one that cannot be asked."""
     from minivlm.storage import load
@@ -190,6 +211,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
     sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
     sub.add_argument("--out", default="runs/reading", help="folder for results, kept (default: %(default)s)")
+    sub = command(ground, "ground")
+    sub.add_argument("design", help="one of those that answer, and do not read the question into their tokens")
+    sub.add_argument("--tokens", type=int, help="visual tokens a picture (default: the design's own)")
+    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
+    sub.add_argument("--steps", type=int, help="steps of the second stage, instead of the scale's")
+    sub.add_argument("--scenes", type=int, help="different scenes in training, instead of the scale's")
+    sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
+    sub.add_argument("--out", default="runs/ground", help="folder for results, kept (default: %(default)s)")
     sub = command(pretrain, "pretrain")
     sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
     sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")

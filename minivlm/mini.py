@@ -27,7 +27,7 @@ from minivlm.fusion.fusion import FusionConfig, Interleaved
 from minivlm.fusion.multiway import MultiwayConfig
 from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.language.llama import LlamaConfig
-from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
+from minivlm.language.tokenizer import ROOM, Tokenizer, grounded_tokenizer, mini_tokenizer
 from minivlm.model import ConnectorConfig, VLMConfig
 from minivlm.vision.hybrid import HybridConfig
 from minivlm.vision.patches import PatchesConfig
@@ -38,7 +38,7 @@ from minivlm.vision.variable import VariableViTConfig, variable_vit
 from minivlm.vision.vision import VisionConfig
 from minivlm.vision.vit import ViTConfig, clip_vit, siglip_vit
 
-VOCABULARY = 512  # room for words that later lessons add, so that trained weights keep their meaning
+VOCABULARY = ROOM  # with room for words that later lessons add, so that trained weights keep their meaning
 TOKENS = 16  # visual tokens of a picture, where a connector is free to choose: a quarter of the patches
 CONTEXT = 96  # ids a text tower reads: a caption of nine objects
 BERT = BertConfig(width=96, depth=3, heads=4, mlp_width=192)  # its first and its last block look at the picture
@@ -220,6 +220,14 @@ def tiles_apart(*tags: str) -> VLMConfig:
     tiles = TilesConfig(reader(), ((128, 128),), image_size=(128, 128), merge=False)
     words = tuple(tuple(mini_tokenizer().encode(tag)) for tag in tags)
     return replace(_reading(tiles, MLPProjection()), separators=Separators(tags=words))
+
+
+def grounded(config: VLMConfig, side: int) -> VLMConfig:
+    """A mini design whose decoder has words for `side` x `side` places as well (`grounded_tokenizer`). ValueError for
+    one whose connector reads words, of which it knows only the others."""
+    if config.make_connector().conditioned:
+        raise ValueError(f"{type(config.connector).__name__} reads the question, and knows no words for places")
+    return replace(config, language=replace(config.language, vocab_size=len(grounded_tokenizer(side))))
 
 
 # Not designs of anyone's: what comparisons need beside them.

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import tiny
 import torch
+from torch import Tensor
 
 from minivlm.batch import Batch
 from minivlm.connectors.cross_resampler import QwenVLResampler
 from minivlm.connectors.perceiver import FlamingoResampler
+from minivlm.data.referring import Referent
 from minivlm.designs import configure
 from minivlm.evaluate import Score
 from minivlm.explore import (
@@ -19,6 +21,7 @@ from minivlm.explore import (
     canvas_explorer,
     experts_explorer,
     gates_explorer,
+    grounding_explorer,
     queries_explorer,
     questions_explorer,
     similarity_explorer,
@@ -26,6 +29,7 @@ from minivlm.explore import (
 from minivlm.fusion.cross_attention import FlamingoCrossAttention
 from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.gates import forced
+from minivlm.grounding import Located
 from minivlm.model import VLM, ConnectorConfig, Output, VLMConfig
 
 DIALOG = [("what color is the circle ?", "red"), ("is there a red circle ?", "no")]
@@ -154,6 +158,19 @@ def canvases() -> Explorer:
     return canvas_explorer({name: torch.rand(3, *size, generator=chance) for name, size in shapes.items()}, TILED)
 
 
+def located() -> tuple[Tensor, list[Located], dict[str, Tensor]]:
+    """Two pictures, an object of each with what might have been said of it, and two kinds of made-up heat."""
+    one = Located(0, Referent("the red ring", "a small red ring", (0.0, 0.0, 0.5, 0.5), False), (0.0, 0.0, 0.5, 0.25))
+    other = Located(4, Referent("the blue star", "a large blue star", (0.5, 0.5, 1.0, 1.0), True), None)
+    rising = torch.arange(16.0).view(4, 4)
+    heats = {"attention": torch.eye(4).flip(0).expand(2, 4, 4), "gradient": torch.stack([rising, rising.flip(0, 1)])}
+    return PAIRS[:, 0, :, :16, :16], [one, other], heats
+
+
+def grounding() -> Explorer:
+    return grounding_explorer(*located())
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -163,4 +180,5 @@ ALL = {
     "experts": experts,
     "gates": gates,
     "canvases": canvases,
+    "grounding": grounding,
 }

@@ -6,7 +6,8 @@ import pytest
 
 from minivlm import mini
 from minivlm.data.tasks import vocabulary
-from minivlm.language.tokenizer import SPECIALS, Tokenizer, mini_tokenizer
+from minivlm.language.grounding import cell_word, ground, grounded
+from minivlm.language.tokenizer import ROOM, SPECIALS, GroundedTokenizer, Tokenizer, grounded_tokenizer, mini_tokenizer
 
 TOKENIZER = Tokenizer("what colour is the circle red ? .".split())
 
@@ -84,3 +85,33 @@ def test_every_listed_word_can_be_reached():
     tokenizer = mini_tokenizer()
     listed = tokenizer.words[len(SPECIALS) + 256 :]
     assert not [word for word in listed if tokenizer.encode(word) != [tokenizer.ids[word]]]
+
+
+# --- words for places -----------------------------------------------------------------------------------------------
+
+
+def test_places_stand_behind_all_words_and_change_no_other_id():
+    plain, placed = mini_tokenizer(), grounded_tokenizer(4)
+    text = "where is the zebra ?"
+    assert placed.encode(text) == plain.encode(text) and placed.words[: len(plain)] == plain.words
+    assert placed.encode(cell_word(0)) == [ROOM + 5] and len(placed) == ROOM + 5 + 16
+    assert placed.encode(cell_word(15)) == [len(placed) - 1]
+    assert len(placed.encode(cell_word(16))) > 1  # no such place: spelled
+
+
+def test_grounded_text_needs_no_spaces_and_comes_back():
+    placed = grounded_tokenizer(4)
+    boxes = [(0.1, 0.1, 0.3, 0.6), (0.0, 0.0, 1.0, 1.0)]
+    text = f"there are {ground('two red circles', boxes, 4)} , and {ground('a star', boxes[:1], 4)} ."
+    ids = placed.encode(text)
+    assert placed.encode(text.replace("<", " <").replace(">", "> ")) == ids
+    assert min(ids) > placed.image_id and len(ids) == 25
+    assert placed.decode(ids) == text and grounded(placed.decode(ids), 4) == grounded(text, 4)
+
+
+def test_too_many_words_for_the_room_are_refused():
+    with pytest.raises(ValueError, match="need at most 252 words and a side of 1 to 100, got 253 and 4"):
+        GroundedTokenizer([str(n) for n in range(253)], 4)
+    for side in (0, 101):
+        with pytest.raises(ValueError, match=f"got 237 and {side}"):
+            grounded_tokenizer(side)

@@ -16,6 +16,7 @@ from minivlm.budget import budget
 from minivlm.course import RESULT_MIME
 from minivlm.course.times import cost, read
 from minivlm.designs import DESIGNS
+from minivlm.ground import bundled_grounding, grounding_table
 from minivlm.shots import COUNTS, bundled_shots
 from minivlm.tables import BLIND, Result, bundled_results, setting, table
 
@@ -73,6 +74,11 @@ def shots_table() -> str:
     return "\n".join(lines)
 
 
+def grounding_results() -> str:
+    """What the bundled runs of grounding found, as Markdown."""
+    return grounding_table(bundled_grounding())
+
+
 def lessons_table(folder: Path = Path("notebooks")) -> str:
     """Every lesson with the time and the figures of its committed run, as Markdown."""
     lines = ["| lesson | measured | figures of the committed run |", "|---|---|---|"]
@@ -94,7 +100,7 @@ def _figures(notebook: nbformat.NotebookNode) -> list[str]:
 def filled(text: str) -> str:
     """`text` with what stands between `<!-- name -->` and `<!-- end -->` made anew."""
     makers = {"designs": designs_table, "connectors": connectors_table, "fusions": fusions_table}
-    makers |= {"shots": shots_table, "lessons": lessons_table}
+    makers |= {"shots": shots_table, "grounding": grounding_results, "lessons": lessons_table}
     for name, make in makers.items():
         made = f"<!-- {name} -->\n{make()}\n<!-- end -->"
         text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.DOTALL)

@@ -5,6 +5,7 @@ from minivlm.explore.connectors import queries_explorer, questions_explorer
 from minivlm.explore.experts import experts_explorer
 from minivlm.explore.explorers import attention_explorer, budget_explorer, similarity_explorer
 from minivlm.explore.fusion import gates_explorer
+from minivlm.explore.grounding import grounding_explorer
 from minivlm.explore.resolution import canvas_explorer
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "canvas_explorer",
     "experts_explorer",
     "gates_explorer",
+    "grounding_explorer",
     "queries_explorer",
     "questions_explorer",
     "similarity_explorer",

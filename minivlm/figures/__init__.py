@@ -8,6 +8,7 @@ from minivlm.figures.contrast import match_probabilities, similarity, zero_shot_
 from minivlm.figures.designs import design_map
 from minivlm.figures.experts import likely_answers, moved_parts, retention, sights
 from minivlm.figures.fusion import gate_curves, residual_shares, route_mosaic, sight_matrix
+from minivlm.figures.grounding import boxes_drawn, said_and_seen
 from minivlm.figures.lines import lines
 from minivlm.figures.queries import query_maps, query_similarity, question_maps, receptive_fields, sampling_points
 from minivlm.figures.resolution import accuracy_against_cost, encoder_views
@@ -21,6 +22,7 @@ __all__ = [
     "attention_distance",
     "attention_maps",
     "block_matrix",
+    "boxes_drawn",
     "budget_bars",
     "curves",
     "design_map",
@@ -40,6 +42,7 @@ __all__ = [
     "residual_shares",
     "retention",
     "route_mosaic",
+    "said_and_seen",
     "sampling_points",
     "show",
     "sight_matrix",

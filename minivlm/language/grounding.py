@@ -16,6 +16,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares o
 
 SIDE = 32  # cells along each side of a picture
 _BETWEEN = "</delimiter_of_multi_objects/>"
+MARKS = ("<phrase>", "</phrase>", "<object>", "</object>", _BETWEEN)
 _PAIR = r"<patch_index_(\d{4})><patch_index_(\d{4})>"
 _OBJECT = re.compile(rf"(?:<phrase>([^<]+)</phrase>)?<object>((?:{_PAIR}{_BETWEEN})*{_PAIR})</object>")
 
@@ -40,16 +41,22 @@ def cells_to_box(first: int, last: int, side: int = SIDE) -> Box:
     return (left + inset) / side, (top + inset) / side, (right + 1 - inset) / side, (bottom + 1 - inset) / side
 
 
-def ground(phrase: str, boxes: Sequence[Box]) -> str:
+def cell_word(cell: int) -> str:
+    """The word of a cell."""
+    return f"<patch_index_{cell:04}>"
+
+
+def ground(phrase: str, boxes: Sequence[Box], side: int = SIDE) -> str:
     """A phrase and where it is seen, as text; a phrase that is seen nowhere stays without boxes."""
-    pairs = ["".join(f"<patch_index_{cell:04}>" for cell in box_to_cells(box)) for box in boxes]
+    pairs = ["".join(map(cell_word, box_to_cells(box, side))) for box in boxes]
     return f"<phrase>{phrase}</phrase>" + (f"<object>{_BETWEEN.join(pairs)}</object>" if pairs else "")
 
 
-def grounded(text: str) -> list[tuple[str, list[Box]]]:
-    """The phrases of a text that are shown, and their boxes; "" for boxes that no phrase stands before."""
+def grounded(text: str, side: int = SIDE) -> list[tuple[str, list[Box]]]:
+    """The phrases of a text that are shown, and their boxes; "" for boxes that no phrase stands before. ValueError for
+    a cell that a picture of `side` x `side` cells has not."""
     found = []
     for phrase, objects in (match.group(1, 2) for match in _OBJECT.finditer(text)):
-        boxes = [cells_to_box(int(first), int(last)) for first, last in re.findall(_PAIR, objects)]
+        boxes = [cells_to_box(int(first), int(last), side) for first, last in re.findall(_PAIR, objects)]
         found.append(((phrase or "").strip(), boxes))
     return found

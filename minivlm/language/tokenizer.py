@@ -6,6 +6,7 @@ and split at spaces; a word that is not listed is spelled in UTF-8 bytes behind 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
@@ -14,7 +15,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from minivlm.language.grounding import MARKS, cell_word
+
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<image>")
+ROOM = 512  # ids that the mini models keep for ordinary words
 _PUNCTUATION = str.maketrans({mark: f" {mark} " for mark in "?.,:;!"})
 
 
@@ -63,7 +67,42 @@ class Tokenizer:
         return torch.tensor([row + [self.pad_id] * (context - len(row)) for row in rows])
 
 
+class GroundedTokenizer(Tokenizer):
+    """A tokenizer that knows places too: behind `ROOM` ids for ordinary words stand the marks of grounded text and a
+    word for each of `side` x `side` cells. Text is written and read as `language.grounding` has it."""
+
+    def __init__(self, words: Sequence[str], side: int):
+        most = ROOM - self._first_word
+        if len(words) > most or not 1 <= side <= 100:  # a cell's word has four digits
+            raise ValueError(f"need at most {most} words and a side of 1 to 100, got {len(words)} and {side}")
+        unused = (f"<unused_{i}>" for i in range(most - len(words)))
+        super().__init__([*words, *unused, *MARKS, *map(cell_word, range(side * side))])
+        self.side = side
+
+    def encode(self, text: str) -> list[int]:
+        """As a `Tokenizer`; marks and places need no spaces around them."""
+        return super().encode(_TAG.sub(r" \g<0> ", text))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """As a `Tokenizer`, without the spaces between marks and places, and within the marks of a phrase."""
+        return _INNER_SPACE.sub("", super().decode(ids))
+
+
+_TAG = re.compile("|".join(MARKS) + r"|<patch_index_\d+>")
+_INNER_SPACE = re.compile(rf"(?<=>) (?={_TAG.pattern})|(?<=<phrase>) | (?=</phrase>)")
+
+
 @cache
 def mini_tokenizer() -> Tokenizer:
     """The vocabulary that all mini models share."""
-    return Tokenizer(files("minivlm.language").joinpath("words.txt").read_text(encoding="utf-8").split())
+    return Tokenizer(_mini_words())
+
+
+@cache
+def grounded_tokenizer(side: int) -> GroundedTokenizer:
+    """That vocabulary, with words for `side` x `side` cells behind it (see `mini.grounded`)."""
+    return GroundedTokenizer(_mini_words(), side)
+
+
+def _mini_words() -> list[str]:
+    return files("minivlm.language").joinpath("words.txt").read_text(encoding="utf-8").split()
