@@ -25,7 +25,18 @@ def run(capsys, *words: str) -> str:
 
 
 def test_the_commands_are_those_of_the_readme():
-    assert set(COMMANDS) == {"doctor", "designs", "train", "eval", "ask", "compare", "shots", "pretrain", "course"}
+    assert set(COMMANDS) == {
+        "doctor",
+        "designs",
+        "train",
+        "eval",
+        "ask",
+        "compare",
+        "shots",
+        "raw",
+        "pretrain",
+        "course",
+    }
 
 
 @pytest.mark.parametrize("name", COMMANDS)

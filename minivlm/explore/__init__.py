@@ -5,6 +5,7 @@ from minivlm.explore.connectors import queries_explorer, questions_explorer
 from minivlm.explore.experts import experts_explorer
 from minivlm.explore.explorers import attention_explorer, budget_explorer, similarity_explorer
 from minivlm.explore.fusion import gates_explorer
+from minivlm.explore.raw import raw_explorer
 
 __all__ = [
     "Explorer",
@@ -14,5 +15,6 @@ __all__ = [
     "gates_explorer",
     "queries_explorer",
     "questions_explorer",
+    "raw_explorer",
     "similarity_explorer",
 ]
