@@ -74,6 +74,14 @@ def test_examine_says_what_the_evaluation_of_banks_says():
     assert min(found.values()) > 0.6  # it can see
 
 
+def test_examine_draws_the_pictures_at_the_side_that_it_is_told():
+    model, sides = begun("fuyu", 0), []
+    model.register_forward_pre_hook(lambda _, given: sides.append(tuple(given[0].images.shape[3:])))
+    for side in (24, 64):
+        examine(model, *questions(60), side)
+    assert sides == [(24, 24)] * 2 + [(64, 64)] * 2  # in two batches
+
+
 def test_the_test_is_made_of_single_objects_that_each_question_is_about():
     scenes, asked = questions(200)
     assert ((scenes.shape >= 0).sum(dim=1) == 1).all()
@@ -113,6 +121,8 @@ def test_operations_are_those_of_a_picture_and_its_words_times_the_batch():
     size = replace(SIZES["smoke"], batch_size=2, per_scene=1)
     raw, llava = flops("fuyu", size), flops("llava", size)
     encoder = budget("llava", "mini").flops["vision"]
+    parts = budget("llava", "mini", words=9).flops
+    assert llava["step"] == 2 * (encoder + 3 * (parts["connector"] + parts["language"]))  # the encoder only reads
     assert raw["before"] == 0 and llava["before"] == 3 * ENCODER_PICTURES * encoder
     tokens, words, width, mlp, depth, vocabulary = 72, 9, 128, 384, 4, 512
     places = tokens + words
