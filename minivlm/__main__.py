@@ -127,6 +127,14 @@ def ground(arguments: argparse.Namespace) -> None:
         )
 
 
+def raw(arguments: argparse.Namespace) -> None:
+    """Train on raw patches of one size, of several, and on an encoder's; print accuracy by steps and by size."""
+    from minivlm.raw import ARMS, raw_run, table
+
+    runs = [(arm, seed) for seed in arguments.seeds for arm in arguments.arms or ARMS]
+    print(table([raw_run(*run, arguments.scale, arguments.out, arguments.precision) for run in runs]))
+
+
 def _answering(path: str) -> VLM:
     """The model of a file, or a ValueError if it is one that cannot be asked."""
     from minivlm.storage import load
@@ -220,6 +228,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--scenes", type=int, help="different scenes in training, instead of the scale's")
     sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
     sub.add_argument("--out", default="runs/ground", help="folder for results, kept (default: %(default)s)")
+    sub = command(raw, "raw")
+    sub.add_argument("--arms", nargs="+", metavar="ARM", help="of: one size, several sizes, encoder (default: all)")
+    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
+    sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
+    sub.add_argument("--out", default="runs/raw", help="folder for results, kept (default: %(default)s)")
     sub = command(pretrain, "pretrain")
     sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
     sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")

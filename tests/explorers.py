@@ -11,6 +11,7 @@ from torch import Tensor
 from minivlm.batch import Batch
 from minivlm.connectors.cross_resampler import QwenVLResampler
 from minivlm.connectors.perceiver import FlamingoResampler
+from minivlm.connectors.separators import Separators
 from minivlm.data.referring import Referent
 from minivlm.designs import configure
 from minivlm.evaluate import Score
@@ -24,6 +25,7 @@ from minivlm.explore import (
     grounding_explorer,
     queries_explorer,
     questions_explorer,
+    raw_explorer,
     similarity_explorer,
 )
 from minivlm.fusion.cross_attention import FlamingoCrossAttention
@@ -31,6 +33,7 @@ from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.gates import forced
 from minivlm.grounding import Located
 from minivlm.model import VLM, ConnectorConfig, Output, VLMConfig
+from minivlm.vision.patches import PatchesConfig
 
 DIALOG = [("what color is the circle ?", "red"), ("is there a red circle ?", "no")]
 PANELS = {"before": torch.eye(3).roll(1, dims=0), "trained": torch.tensor([[0.9, 0, 0], [0, 0.5, 0.6], [0, 0, 0.7]])}
@@ -171,6 +174,22 @@ def grounding() -> Explorer:
     return grounding_explorer(*located())
 
 
+def sized() -> tuple[dict[int, Batch], dict[str, dict[int, Output]]]:
+    """Two pictures with a question each, at three sizes, and what two tiny models of raw patches answer."""
+    dialogs, models = [[(QUESTIONS[0], "red")], [(QUESTIONS[2], "no")]], {}
+    patches = PatchesConfig(8, image_size=(16, 16))
+    for name, newline in (("newlines", Separators(newline=0)), ("none", Separators())):
+        torch.manual_seed(1)
+        models[name] = replace(tiny.vlm().config, vision=patches, layer=None, separators=newline).build()
+    batches = {side: Batch.pack(tiny.TOKENIZER, dialogs, images=PAIRS[..., :side, :side]) for side in (8, 20, 32)}
+    with torch.no_grad():
+        return batches, {name: {side: model(batches[side]) for side in batches} for name, model in models.items()}
+
+
+def raw() -> Explorer:
+    return raw_explorer(*sized(), tiny.TOKENIZER.decode, patch_size=8)
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -181,4 +200,5 @@ ALL = {
     "gates": gates,
     "canvases": canvases,
     "grounding": grounding,
+    "raw": raw,
 }

@@ -17,6 +17,8 @@ from minivlm.course import RESULT_MIME
 from minivlm.course.times import cost, read
 from minivlm.designs import DESIGNS
 from minivlm.ground import bundled_grounding, grounding_table
+from minivlm.raw import bundled_raw
+from minivlm.raw import table as raw_table
 from minivlm.shots import COUNTS, bundled_shots
 from minivlm.tables import BLIND, Result, bundled_results, setting, table
 
@@ -100,7 +102,8 @@ def _figures(notebook: nbformat.NotebookNode) -> list[str]:
 def filled(text: str) -> str:
     """`text` with what stands between `<!-- name -->` and `<!-- end -->` made anew."""
     makers = {"designs": designs_table, "connectors": connectors_table, "fusions": fusions_table}
-    makers |= {"shots": shots_table, "grounding": grounding_results, "lessons": lessons_table}
+    makers |= {"shots": shots_table, "raw": lambda: raw_table(bundled_raw()), "grounding": grounding_results}
+    makers |= {"lessons": lessons_table}
     for name, make in makers.items():
         made = f"<!-- {name} -->\n{make()}\n<!-- end -->"
         text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.DOTALL)

@@ -6,6 +6,7 @@ from minivlm.explore.experts import experts_explorer
 from minivlm.explore.explorers import attention_explorer, budget_explorer, similarity_explorer
 from minivlm.explore.fusion import gates_explorer
 from minivlm.explore.grounding import grounding_explorer
+from minivlm.explore.raw import raw_explorer
 from minivlm.explore.resolution import canvas_explorer
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "grounding_explorer",
     "queries_explorer",
     "questions_explorer",
+    "raw_explorer",
     "similarity_explorer",
 ]

@@ -11,6 +11,7 @@ from minivlm.figures.fusion import gate_curves, residual_shares, route_mosaic, s
 from minivlm.figures.grounding import boxes_drawn, said_and_seen
 from minivlm.figures.lines import lines
 from minivlm.figures.queries import query_maps, query_similarity, question_maps, receptive_fields, sampling_points
+from minivlm.figures.raw import panels, patch_filters, rasters
 from minivlm.figures.resolution import accuracy_against_cost, encoder_views
 from minivlm.figures.tokens import token_strip
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
@@ -33,11 +34,14 @@ __all__ = [
     "lines",
     "match_probabilities",
     "moved_parts",
+    "panels",
+    "patch_filters",
     "picture_grid",
     "picture_share",
     "query_maps",
     "query_similarity",
     "question_maps",
+    "rasters",
     "receptive_fields",
     "residual_shares",
     "retention",
