@@ -181,7 +181,7 @@ def sized() -> tuple[dict[int, Batch], dict[str, dict[int, Output]]]:
     for name, newline in (("newlines", Separators(newline=0)), ("none", Separators())):
         torch.manual_seed(1)
         models[name] = replace(tiny.vlm().config, vision=patches, layer=None, separators=newline).build()
-    batches = {side: Batch.pack(tiny.TOKENIZER, dialogs, images=PAIRS[..., :side, :side]) for side in (8, 20, 32)}
+    batches = {side: Batch.pack(tiny.TOKENIZER, dialogs, images=PAIRS[..., :side, :side]) for side in (8, 18, 32)}
     with torch.no_grad():
         return batches, {name: {side: model(batches[side]) for side in batches} for name, model in models.items()}
 

@@ -23,7 +23,7 @@ def closed():
 
 def test_each_place_is_written_on_the_patch_or_newline_that_stands_there():
     batches, outputs = explorers.sized()
-    batch, output = batches[20], outputs["newlines"][20]
+    batch, output = batches[18], outputs["newlines"][18]
     figure, alt = rasters([(batch, output)], patch_size=8, sample=1)
     layout, [axes] = output.layout, figure.axes
     written = {text.get_position(): int(text.get_text()) for text in axes.texts}
@@ -35,17 +35,17 @@ def test_each_place_is_written_on_the_patch_or_newline_that_stands_there():
         else:
             assert (x, y) == (layout.col[1, place] + 0.5, layout.row[1, place] + 0.5)
     assert alt == (
-        "A picture of 20x20 pixels is 3 rows of 3 patches, each closed by a newline (places 4, 8, 12): 12 tokens, "
+        "A picture of 18x18 pixels is 3 rows of 3 patches, each closed by a newline (places 4, 8, 12): 12 tokens, "
         "places 1 to 12 of the sequence."
     )
 
 
 def test_the_picture_lies_under_its_patches_and_what_it_does_not_fill_is_black():
     batches, outputs = explorers.sized()
-    figure, _ = rasters([(batches[20], outputs["newlines"][20])], patch_size=8, sample=1)
+    figure, _ = rasters([(batches[18], outputs["newlines"][18])], patch_size=8, sample=1)
     [axes] = figure.axes
-    assert axes.images[0].get_extent() == [0, 2.5, 2.5, 0]
-    assert torch.equal(torch.tensor(axes.images[0].get_array()), batches[20].images[1, 0].permute(1, 2, 0))
+    assert axes.images[0].get_extent() == [0, 2.25, 2.25, 0]
+    assert torch.equal(torch.tensor(axes.images[0].get_array()), batches[18].images[1, 0].permute(1, 2, 0))
     black = next(shape for shape in axes.patches if isinstance(shape, Rectangle))
     assert (black.get_width(), black.get_height()) == (3, 3) and to_rgb(black.get_facecolor()) == (0, 0, 0)
     ends = [shape for shape in axes.patches if to_rgb(shape.get_facecolor()) == to_rgb(PALETTE["sky"])]
