@@ -169,6 +169,14 @@ def course_repair(arguments: argparse.Namespace) -> None:
     print("\n".join(done) or f"{arguments.student}: nothing was missing or changed")
 
 
+def several_seeds(sub: argparse.ArgumentParser, folder: str) -> None:
+    """The options of every command that trains with one seed after the other."""
+    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
+    sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
+    sub.add_argument("--out", default=folder, help="folder for results, kept (default: %(default)s)")
+
+
 def parser() -> argparse.ArgumentParser:
     """Every command with its options; `--help` of each is its function's docstring."""
     top = argparse.ArgumentParser("python -m minivlm", description="Small, true, visible vision-language models.")
@@ -198,42 +206,27 @@ def parser() -> argparse.ArgumentParser:
     sub = command(compare, "compare")
     sub.add_argument("--designs", nargs="+", default=answering, metavar="DESIGN", help="default: all that answer")
     sub.add_argument("--tokens", type=int, help="visual tokens a picture, for all (default: each design's own)")
-    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
     sub.add_argument("--steps", type=int, help="steps of the second stage, instead of the scale's")
     sub.add_argument(
         "--language", choices=("tuned", "lora", "frozen"), default="tuned", help="what of the decoder learns"
     )
-    sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
-    sub.add_argument("--out", default="runs/compare", help="folder for results, kept (default: %(default)s)")
+    several_seeds(sub, "runs/compare")
     sub = command(shots, "shots")
     sub.add_argument("design", help="one of those that answer")
     sub.add_argument("--tokens", type=int, help="visual tokens a picture (default: the design's own)")
-    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
-    sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
-    sub.add_argument("--out", default="runs/shots", help="folder for results, kept (default: %(default)s)")
+    several_seeds(sub, "runs/shots")
     sub = command(read, "read")
     sub.add_argument("designs", nargs="+", help='some of those that answer, or "blind"')
-    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
-    sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
-    sub.add_argument("--out", default="runs/reading", help="folder for results, kept (default: %(default)s)")
+    several_seeds(sub, "runs/reading")
     sub = command(ground, "ground")
     sub.add_argument("design", help="one of those that answer, and do not read the question into their tokens")
     sub.add_argument("--tokens", type=int, help="visual tokens a picture (default: the design's own)")
-    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
     sub.add_argument("--steps", type=int, help="steps of the second stage, instead of the scale's")
     sub.add_argument("--scenes", type=int, help="different scenes in training, instead of the scale's")
-    sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
-    sub.add_argument("--out", default="runs/ground", help="folder for results, kept (default: %(default)s)")
+    several_seeds(sub, "runs/ground")
     sub = command(raw, "raw")
     sub.add_argument("--arms", nargs="+", metavar="ARM", help="of: one size, several sizes, encoder (default: all)")
-    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
-    sub.add_argument("--precision", choices=("no", "bf16", "fp16"), help="default: bf16 on a GPU, else no")
-    sub.add_argument("--out", default="runs/raw", help="folder for results, kept (default: %(default)s)")
+    several_seeds(sub, "runs/raw")
     sub = command(pretrain, "pretrain")
     sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
     sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")

@@ -1,5 +1,5 @@
 """The designs in the controlled setting: the same 64-pixel encoder and the same decoder for all, so that only the
-design differs."""
+design differs; and those made for reading, with encoders of the same sizes that have read pages."""
 
 from __future__ import annotations
 

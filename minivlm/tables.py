@@ -118,7 +118,7 @@ def percent(values: Sequence[float]) -> str:
     return f"{100 * mean:.0f}" if math.isnan(half) else f"{100 * mean:.0f} ± {100 * half:.0f}"
 
 
-def setting(results: Sequence[Result]) -> str:
+def setting(results: Sequence[Run]) -> str:
     """With what, where and when these results were made, in a sentence; ValueError where there are none."""
     if not results:
         raise ValueError("no results, so no setting")

@@ -54,7 +54,12 @@ class Reader(nn.Module):
         self, images: Float[Tensor, "B 3 H W"], quarters: tuple[int, int]
     ) -> tuple[Float[Tensor, "B rows2 cols2 G"], Float[Tensor, "B rows2 cols2 I"], Float[Tensor, "B N P"]]:
         """Logits of glyphs and inks in each quarter, and of the paper at each place."""
-        features = self.vision.features(images)
+        return self.named(self.vision.features(images), quarters)
+
+    def named(
+        self, features: Float[Tensor, "B N D"], quarters: tuple[int, int]
+    ) -> tuple[Float[Tensor, "B rows2 cols2 G"], Float[Tensor, "B rows2 cols2 I"], Float[Tensor, "B N P"]]:
+        """The same of features that are there already."""
         features = features[:, features.shape[1] - quarters[0] * quarters[1] // 4 :]  # without a class token
         glyphs, inks, papers = self.head(features).split([4 * GLYPH_CLASSES, 4 * INK_CLASSES, len(PAPERS)], dim=-1)
         return _spread(glyphs, quarters), _spread(inks, quarters), papers
