@@ -23,7 +23,7 @@ def test_it_begins_with_the_design_s_own_choice():
     assert [label for label, _ in controls["Canvas"].options][:2] == ["as chosen", "64x128"]
     words = explorer.state.words
     assert words.startswith(
-        "wide, 60 by 150 pixels. the whole: 64 by 64 pixels, 8 rows of 8 patches; on the canvas: 64 by 192"
+        "wide, 60 by 150 pixels. the whole: 64 by 64 pixels, 8 by 8 patches; on the canvas: 64 by 192"
     )
     assert words.endswith(f"The design takes 64 by 192, {config.tokens_of((60, 150))} tokens.")
     assert "Of 9,000 pixels this canvas keeps 9,000." in words  # 64 x 160 are more than it has
@@ -36,7 +36,7 @@ def test_another_canvas_is_shown_as_told_and_not_taken():
     explorer.controls["canvas"].value = (64, 128)
     assert "Of 9,000 pixels this canvas keeps 6,528." in explorer.state.words  # 51 x 128
     explorer.controls["canvas"].value = (128, 64)
-    assert "on the canvas: 128 by 64 pixels, 16 rows of 8 patches" in explorer.state.words
+    assert "on the canvas: 128 by 64 pixels, 16 by 8 patches" in explorer.state.words
     assert "Of 9,000 pixels this canvas keeps 1,600." in explorer.state.words  # 25 x 64
     assert "takes 64 by 192" in explorer.state.words
 

@@ -30,7 +30,7 @@ def test_each_picture_is_drawn_pixel_by_pixel_between_its_fences():
     [frame] = figure.axes[1].patches
     assert frame.get_bbox().bounds == (11, 7, 14, 10)  # a pixel outside of 12..24 x 8..16
     assert told == (
-        "small: 16 by 16 pixels, 4 rows of 4 patches; wide: 16 by 48 pixels, 2 rows of 6 patches, what is framed is "
+        "small: 16 by 16 pixels, 4 by 4 patches; wide: 16 by 48 pixels, 2 by 6 patches, what is framed is "
         "8.0 pixels high."
     )
     with pytest.raises(ValueError, match="nothing to show"):

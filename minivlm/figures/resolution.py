@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minivlm.figures.common import colours
+from minivlm.figures.common import PALETTE, colours
 from minivlm.tables import interval
 
 Shown = tuple[Float[Tensor, "3 H W"], int]  # a picture, and the side of a patch of it in pixels
@@ -39,13 +39,13 @@ def encoder_views(
     for ax, (name, (image, patch)) in zip(axes[0], views.items(), strict=True):
         height, width = image.shape[1:]
         ax.imshow(image.permute(1, 2, 0).clamp(0, 1), interpolation="nearest", extent=(0, width, height, 0))
-        ax.vlines(range(0, width + 1, patch), 0, height, colors="white", linewidth=0.4)
-        ax.hlines(range(0, height + 1, patch), 0, width, colors="white", linewidth=0.4)
+        ax.vlines(range(0, width + 1, patch), 0, height, colors=PALETTE["sky"], linewidth=0.5)
+        ax.hlines(range(0, height + 1, patch), 0, width, colors=PALETTE["sky"], linewidth=0.5)
         rows, cols = height // patch, width // patch
         ax.set_title(f"{name}\n{height}x{width}: {rows}x{cols} patches", fontsize=8)
         ax.axis("off")
         told.append(
-            f"{name}: {height} by {width} pixels, {rows} rows of {cols} patches" + _framed(ax, image, boxes.get(name))
+            f"{name}: {height} by {width} pixels, {rows} by {cols} patches" + _framed(ax, image, boxes.get(name))
         )
     return figure, "; ".join(told) + "."
 
@@ -56,7 +56,9 @@ def _framed(ax: Axes, image: Float[Tensor, "3 H W"], box: Box | None) -> str:
         return ""
     height, width = image.shape[1:]
     left, top, right, bottom = box[0] * width, box[1] * height, box[2] * width, box[3] * height
-    frame = plt.Rectangle((left - 1, top - 1), right - left + 2, bottom - top + 2, fill=False, color="#D55E00")
+    frame = plt.Rectangle(
+        (left - 1, top - 1), right - left + 2, bottom - top + 2, fill=False, color=PALETTE["vermilion"]
+    )
     ax.add_patch(frame)
     return f", what is framed is {bottom - top:.1f} pixels high"
 
@@ -81,7 +83,7 @@ def accuracy_against_cost(
     for ax, (key, label) in zip(axes, axis_names.items(), strict=True):
         ax.set(xlabel=label, xscale="log", ylim=(0, 1))
         every = sorted({cost[key] for cost, _ in designs.values()})
-        ax.set_xticks(every, [f"{value:.3g}" for value in every], fontsize=7)
+        ax.set_xticks(every, [f"{value:.3g}" for value in every], fontsize=7, rotation=30)
         ax.minorticks_off()
     axes[0].set_ylabel(f"accuracy on {task}")
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3)

@@ -58,7 +58,7 @@ class Reader(nn.Module):
 
     def named(
         self, features: Float[Tensor, "B N D"], quarters: tuple[int, int]
-    ) -> tuple[Float[Tensor, "B rows2 cols2 G"], Float[Tensor, "B rows2 cols2 I"], Float[Tensor, "B N P"]]:
+    ) -> tuple[Float[Tensor, "B rows2 cols2 G"], Float[Tensor, "B rows2 cols2 I"], Float[Tensor, "B places P"]]:
         """The same of features that are there already."""
         features = features[:, features.shape[1] - quarters[0] * quarters[1] // 4 :]  # without a class token
         glyphs, inks, papers = self.head(features).split([4 * GLYPH_CLASSES, 4 * INK_CLASSES, len(PAPERS)], dim=-1)
