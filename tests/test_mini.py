@@ -48,17 +48,7 @@ def test_the_readers_have_the_sizes_of_the_encoder_that_all_others_have():
     assert mini.reader() == siglip_vit(**sizes, class_token=False, pool="mean")
     assert mini.reader_any() == variable_vit(**sizes | dict(image_size=(128, 128)))
     assert mini.reader_any().grid == (16, 16)
-    high = SAMConfig(
-        image_size=(128, 128),
-        patch_size=8,
-        width=128,
-        depth=4,
-        heads=4,
-        mlp_width=512,
-        window=4,
-        global_blocks=(1, 3),
-        out_width=32,
-    )
+    high = SAMConfig(**sizes | dict(image_size=(128, 128)), window=8, global_blocks=(2, 4), out_width=32)
     assert mini.reader_two() == HybridConfig(high, mini.reader())
 
 
