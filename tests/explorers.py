@@ -157,7 +157,7 @@ def gates() -> Explorer:
 
 def canvases() -> Explorer:
     chance = torch.Generator().manual_seed(3)
-    shapes = {"wide": (60, 150), "small": (40, 40)}
+    shapes = {"square": (100, 100), "wide": (60, 150), "small": (40, 40)}
     return canvas_explorer({name: torch.rand(3, *size, generator=chance) for name, size in shapes.items()}, TILED)
 
 

@@ -20,6 +20,7 @@ def closed():
 def test_it_begins_with_the_design_s_own_choice():
     explorer, config = explorers.canvases(), configure("llava_next")
     controls = visible(explorer)
+    controls["Picture"].value = "wide"
     assert [label for label, _ in controls["Canvas"].options][:2] == ["as chosen", "64x128"]
     words = explorer.state.words
     assert words.startswith(
@@ -33,6 +34,7 @@ def test_it_begins_with_the_design_s_own_choice():
 
 def test_another_canvas_is_shown_as_told_and_not_taken():
     explorer = explorers.canvases()
+    explorer.controls["name"].value = "wide"
     explorer.controls["canvas"].value = (64, 128)
     assert "Of 9,000 pixels this canvas keeps 6,528." in explorer.state.words  # 51 x 128
     explorer.controls["canvas"].value = (128, 64)
