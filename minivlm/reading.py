@@ -86,12 +86,10 @@ def read_pages(
     return read(path, ReadingResult)
 
 
-def stages(
-    model: VLM, bank: PageBank, size: Size, seed: int, blind: bool = False, tasks: Sequence[str] = PAGE_TASKS
-) -> list[Stage]:
+def stages(model: VLM, bank: PageBank, size: Size, seed: int, blind: bool = False) -> list[Stage]:
     """First what is new learns alone, then the decoder as well."""
     new = () if blind else new_parts(model)
-    questions = PageDialogs(mini_tokenizer(), bank, size.batch_size, tasks, size.per_page, blind, seed)
+    questions = PageDialogs(mini_tokenizer(), bank, size.batch_size, per_page=size.per_page, blind=blind, seed=seed)
     both = Stage("instruct", questions, size.steps, lr=1e-3, trains=(*new, "language"))
     return [both] if blind else [Stage("align", questions, size.align_steps, lr=3e-3, trains=new), both]
 
