@@ -22,7 +22,7 @@ from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import new_parts
 from minivlm.runtime import pick_device, pick_scale
 from minivlm.storage import bundled
-from minivlm.streams import Bank, Dialogs, generator
+from minivlm.streams import Bank, generator
 from minivlm.tables import Run, bundled_results, interval, read, write
 from minivlm.train import Stage, train
 
@@ -32,19 +32,18 @@ MOST = 4  # objects in a scene: with nine, telling them apart takes most of the 
 
 @dataclass(frozen=True)
 class Size:
-    """Scenes in the bank, batch, steps of the two stages, scenes of the test."""
+    """Scenes in the bank, batch, steps, scenes of the test."""
 
     scenes: int
     batch_size: int
-    align_steps: int
     steps: int
     test: int
 
 
 SIZES = {
-    "smoke": Size(scenes=40, batch_size=4, align_steps=2, steps=3, test=10),
-    "cpu": Size(scenes=3000, batch_size=16, align_steps=100, steps=800, test=300),
-    "gpu": Size(scenes=30000, batch_size=128, align_steps=200, steps=3000, test=1000),
+    "smoke": Size(scenes=40, batch_size=4, steps=3, test=10),
+    "cpu": Size(scenes=12000, batch_size=16, steps=4000, test=300),
+    "gpu": Size(scenes=30000, batch_size=128, steps=3000, test=1000),
 }
 
 
@@ -80,7 +79,7 @@ def ground(
     precision: str | None = None,
 ) -> GroundResult:
     """Teach a mini design (with `tokens` a picture, or its own number) places, and test it; what is found in `folder`
-    is not run again. `steps` replaces those of the scale's second stage, `scenes` the size of its bank."""
+    is not run again. `steps` replaces those of the scale, `scenes` the size of its bank."""
     scale = scale or pick_scale(pick_device())
     if scale not in SIZES:
         raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SIZES)}")
@@ -99,22 +98,20 @@ def ground(
 
 
 def start(config: VLMConfig) -> VLM:
-    """A design with encoder and decoder of the bundled LLaVA-1.5, a new connector, and words for places."""
+    """A design with encoder and decoder of the bundled LLaVA-1.5 (its connector too, where that is the design's), and
+    words for places."""
     model, answering = config.build(), bundled("llava15", "cpu")
     load_exactly(model.vision, answering.vision.state_dict())
     load_exactly(model.language, answering.language.state_dict())
+    if config.connector == answering.config.connector:
+        load_exactly(model.connector, answering.connector.state_dict())
     return with_places(model, CELLS)
 
 
 def stages(model: VLM, bank: Bank, size: Size, seed: int) -> list[Stage]:
-    """What is new learns to pass captions on, then the decoder learns places as well."""
-    tokenizer, new = grounded_tokenizer(CELLS), new_parts(model)
-    captions = Dialogs(tokenizer, bank, size.batch_size, captions=True, seed=seed)
-    places = Grounding(tokenizer, bank, size.batch_size, seed=seed + 1)
-    return [
-        Stage("align", captions, size.align_steps, lr=3e-3, trains=new),
-        Stage("ground", places, size.steps, lr=2e-3, trains=(*new, "language")),
-    ]
+    """What is new and the decoder learn places together."""
+    places = Grounding(grounded_tokenizer(CELLS), bank, size.batch_size, seed=seed)
+    return [Stage("ground", places, size.steps, lr=2e-3, trains=(*new_parts(model), "language"))]
 
 
 def examine(model: VLM, scenes: int) -> dict[str, float]:

@@ -29,13 +29,27 @@ ORDINARY = ("COLOR", "SHAPE", "LOC")  # tasks of the questions beside
 
 def with_places(model: VLM, side: int) -> VLM:
     """A mini model that knows words for `side` x `side` places as well: all weights are the given model's, the rows of
-    the new words are random. The given model stays as it is."""
+    the new marks are random, those of the places `place_rows`. The given model stays as it is."""
     wider = grounded(model.config, side).build()
-    state, known = dict(model.state_dict()), len(model.language.embedding.weight)
-    for key in ("language.embedding.weight", "language.head.weight"):
-        state[key] = torch.cat([state[key].cpu(), wider.state_dict()[key][known:].cpu()])
+    known = model.language.embedding.weight.detach().cpu()
+    marks = wider.language.embedding.weight.detach()[len(known) : -side * side]
+    rows = torch.cat([known, marks, place_rows(side, known)])
+    state = dict(model.state_dict()) | dict.fromkeys(("language.embedding.weight", "language.head.weight"), rows)
     load_exactly(wider, state)
     return wider.to(next(model.parameters()).device).eval()
+
+
+def place_rows(side: int, known: Float[Tensor, "V D"]) -> Float[Tensor, "places D"]:
+    """Embeddings of the words for places, row by row, as long as the `known` ones on average: waves along the picture's
+    rows and along its columns. So near places begin alike, and what is learned of one holds for its neighbours; rows
+    that begin as noise need three times the steps."""
+    waves = torch.arange(1, 17) / 2  # half waves across the picture
+    turns = torch.pi * waves * torch.arange(side)[:, None] / side  # (side, 16)
+    along = torch.cat([turns.cos(), turns.sin()], dim=1) * (-waves / 2).exp().repeat(2)
+    along = along - along.mean(dim=0)  # (side, 32)
+    both = torch.cat([along.repeat_interleave(side, dim=0), along.repeat(side, 1)], dim=1)  # (places, 64)
+    mixed = both @ torch.randn(both.shape[1], known.shape[1], generator=torch.Generator().manual_seed(0))
+    return mixed / mixed.norm(dim=1).mean() * known.norm(dim=1).mean()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Step n of a stream is always the same, whoever asks for it and whatever was aske
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,11 +16,12 @@ from torch import Tensor
 from minivlm.batch import Batch
 from minivlm.data.documents import Page, render_pages
 from minivlm.data.glyph_maps import glyph_maps
+from minivlm.data.page_texts import sample_pairs, tell_page
 from minivlm.data.reading import PAGE_TASKS, ask_pages
 from minivlm.data.typesetting import sample_charts, sample_pages, sample_size
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import VLM
-from minivlm.streams import generator
+from minivlm.streams import about_texts, generator
 from minivlm.train import Step
 from minivlm.vision.vision import VisionConfig, resized
 
@@ -118,3 +120,40 @@ class PageDialogs:
         features = None if self.blind else self.bank.features[chosen[rows.start : rows.stop]]
         batch = Batch.pack(self.tokenizer, dialogs, features=features)
         return Step((batch,), int((batch.labels >= 0).sum()))
+
+
+@dataclass(frozen=True)
+class PagePairs:
+    """Text alone, the shortest: pairs of words as pages have them, and one word of a pair asks for the other."""
+
+    tokenizer: Tokenizer
+    batch_size: int
+    seed: int = 0
+
+    def __call__(self, step: int, rows: range) -> Step:
+        dialogs = sample_pairs(self.batch_size, dice(generator(self.seed, step)))
+        texts = [" , ".join(map(" ".join, pairs)) for pairs in dialogs]
+        return about_texts(self.tokenizer, texts[rows.start : rows.stop], dialogs, rows)
+
+
+@dataclass(frozen=True)
+class PageTexts:
+    """Text alone: a page told in words, and up to `per_page` questions on it."""
+
+    tokenizer: Tokenizer
+    batch_size: int
+    per_page: int = 12
+    seed: int = 0
+
+    def __call__(self, step: int, rows: range) -> Step:
+        chance = generator(self.seed, step)
+        pages = sample_pages(self.batch_size, chance)
+        asked = ask_pages(pages, chance, per_page=self.per_page)
+        dialogs = [[(q.text, q.answer) for q in sample] for sample in asked]
+        texts = [tell_page(page, dice(chance)) for page in pages]
+        return about_texts(self.tokenizer, texts[rows.start : rows.stop], dialogs, rows)
+
+
+def dice(generator: torch.Generator) -> random.Random:
+    """Python's kind of chance, drawn from torch's."""
+    return random.Random(int(torch.randint(2**62, (), generator=generator)))

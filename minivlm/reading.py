@@ -1,6 +1,7 @@
 """Reading, by design: the same pages, questions, decoder and steps, so that only how the page is seen differs.
 
-The encoders have read pages before and are frozen (`recipes.pretrain_readers`); the connector and the decoder learn.
+The encoders have read pages before and are frozen (`recipes.pretrain_readers`), and the decoder has read pages told in
+words (`recipes.pretrain_page_decoder`). The connector learns to spell (`spelling`), then both learn to answer.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from minivlm.data.reading import PAGE_TASKS, page_bank
 from minivlm.data.typesetting import sample_pages
 from minivlm.evaluate import evaluate
 from minivlm.language.tokenizer import mini_tokenizer
-from minivlm.model import VLM
+from minivlm.model import VLM, VLMConfig
 from minivlm.pages import PageBank, PageDialogs
+from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import new_parts
 from minivlm.runtime import pick_device, pick_scale
-from minivlm.storage import warm_start
+from minivlm.spelling import PagePlaces, Spelling
+from minivlm.storage import bundled, warm_start
 from minivlm.streams import generator
 from minivlm.tables import BLIND, Run, bundled_results, percent, read, write
 from minivlm.train import Stage, train
@@ -29,20 +32,22 @@ from minivlm.train import Stage, train
 
 @dataclass(frozen=True)
 class Size:
-    """Pages in the bank, batch, steps of the two stages, proposals of questions a page; test questions a task."""
+    """Pages in the bank; batch and steps of spelling, and of answering; proposals of questions a page; test questions a
+    task."""
 
     pages: int
+    spell_batch: int
+    spell_steps: int
     batch_size: int
-    align_steps: int
     steps: int
     per_page: int
     per_task: int
 
 
 SIZES = {
-    "smoke": Size(pages=24, batch_size=4, align_steps=2, steps=2, per_page=6, per_task=6),
-    "cpu": Size(pages=4000, batch_size=16, align_steps=100, steps=900, per_page=12, per_task=400),
-    "gpu": Size(pages=40000, batch_size=128, align_steps=200, steps=3000, per_page=12, per_task=1000),
+    "smoke": Size(pages=24, spell_batch=4, spell_steps=2, batch_size=4, steps=2, per_page=6, per_task=6),
+    "cpu": Size(pages=3000, spell_batch=64, spell_steps=1500, batch_size=16, steps=700, per_page=12, per_task=400),
+    "gpu": Size(pages=40000, spell_batch=256, spell_steps=3000, batch_size=128, steps=3000, per_page=12, per_task=1000),
 }
 
 
@@ -73,25 +78,36 @@ def read_pages(
     path = Path(folder) / f"{design}-{tokens}-{scale}-seed{seed}.json"
     if not path.exists():
         torch.manual_seed(seed)
-        model = warm_start(config.build()).to(pick_device())
+        model = begun(config)
         bank = PageBank.make(model, sample_pages(size.pages, generator(seed, 0)))
-        train(model, stages(model, bank, size, seed + 1, blind), precision=precision)
+        steps = learn(model, bank, size, seed + 1, blind, precision)
         pages, questions = page_bank(per_task=size.per_task)
         test = PageBank.make(model, pages)
         scores = evaluate(model, mini_tokenizer(), questions, test.features, blind=blind)
         accuracy = {task: scores[task].accuracy for task in PAGE_TASKS}
         learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
         made = machine(precision)
-        write(ReadingResult(design, tokens, seed, scale, size.align_steps + size.steps, learned, accuracy, made), path)
+        write(ReadingResult(design, tokens, seed, scale, steps, learned, accuracy, made), path)
     return read(path, ReadingResult)
 
 
-def stages(model: VLM, bank: PageBank, size: Size, seed: int, blind: bool = False) -> list[Stage]:
-    """First what is new learns alone, then the decoder as well."""
-    new = () if blind else new_parts(model)
+def begun(config: VLMConfig) -> VLM:
+    """A mini design with an encoder that has read pages, and the decoder that has read about them."""
+    model = warm_start(config.build())
+    load_exactly(model.language, bundled("decoder_pages", "cpu").state_dict())
+    return model.to(pick_device())
+
+
+def learn(model: VLM, bank: PageBank, size: Size, seed: int, blind: bool = False, precision: str | None = None) -> int:
+    """Train in place; returns how many steps that took. A connector without places has nothing to spell."""
+    spells = model.connector.pointwise and not blind
+    if spells:
+        places = PagePlaces.make(model, mini_tokenizer(), bank, size.spell_batch, seed)
+        train(Spelling(model), [Stage("spell", places, size.spell_steps, lr=3e-3)])
     questions = PageDialogs(mini_tokenizer(), bank, size.batch_size, per_page=size.per_page, blind=blind, seed=seed)
-    both = Stage("instruct", questions, size.steps, lr=1e-3, trains=(*new, "language"))
-    return [both] if blind else [Stage("align", questions, size.align_steps, lr=3e-3, trains=new), both]
+    learning = ("language",) if blind else (*new_parts(model), "language")
+    train(model, [Stage("answer", questions, size.steps, lr=1e-3, trains=learning)], precision=precision)
+    return spells * size.spell_steps + size.steps
 
 
 def readings_table(results: Sequence[ReadingResult]) -> str:

@@ -20,7 +20,7 @@ from minivlm.designs import build
 from minivlm.evaluate import evaluate, mean_accuracy, table
 from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
 from minivlm.model import VLM
-from minivlm.pages import GlyphPages
+from minivlm.pages import GlyphPages, PagePairs, PageTexts
 from minivlm.pretrained.keys import load_exactly
 from minivlm.runtime import pick_device, pick_scale
 from minivlm.storage import load, save, warm_start
@@ -125,10 +125,12 @@ def answer(model: VLM, tokenizer: Tokenizer, image: Float[Tensor, "3 H W"], ques
 
 def pretrain_all(out: Path, runs: Path, seed: int = 0) -> None:
     """Make every bundled weight: a CLIP whose encoder most mini designs share, a decoder that reads scenes told in
-    words, a LLaVA-1.5 made of the two, and encoders that have read pages. Each step resumes where it stopped."""
+    words, one that reads pages told in words too, a LLaVA-1.5 made of the first two, and encoders that have read pages.
+    Each step resumes where it stopped."""
     pretrain_clip(out, runs, seed)
     pretrain_readers(out, runs, seed)
     pretrain_decoder(out, runs, seed)
+    pretrain_page_decoder(out, runs, seed)
     pretrain_llava(out, runs, seed)
     (out / "README.md").write_text(weights_note(out), encoding="utf-8")
 
@@ -145,7 +147,8 @@ Made by `python -m minivlm pretrain`, on scenes that are drawn as they are neede
 - `reader.safetensors`, `reader_any.safetensors`, `reader_two.safetensors`: encoders that have learned to say which
   glyphs stand where on a page: a tower of 64 pixels, one for pictures of any size, and two in one.
 - `decoder.safetensors`: a decoder that has only ever read text: scenes told in words, and questions on them.
-- `llava15.safetensors`: a LLaVA-1.5 made of the two, trained on questions about pictures.
+- `decoder_pages.safetensors`: the same after it has read about pages too.
+- `llava15.safetensors`: a LLaVA-1.5 made of the first and the decoder, trained on questions about pictures.
 
 The LLaVA on the fixed bank of test questions, where all combinations of colour and shape occur, trained on or not:
 
@@ -230,6 +233,19 @@ def pretrain_decoder(out: Path, runs: Path, seed: int) -> None:
     ]
     train(model, stages, runs / "decoder", save_every=100)
     save(model.language, out / "decoder.safetensors", torch.float16)
+
+
+def pretrain_page_decoder(out: Path, runs: Path, seed: int) -> None:
+    """The decoder, after it has read about pages as well: pairs of words first, then pages told in words."""
+    torch.manual_seed(seed)
+    model = warm_start(build("deepseek_vl", device="cpu")).to(pick_device())
+    pairs, texts = PagePairs(mini_tokenizer(), 24, seed=seed), PageTexts(mini_tokenizer(), 16, seed=seed + 1)
+    stages = [
+        Stage("pairs", pairs, steps=800, lr=2e-3, trains=("language",)),
+        Stage("pages", texts, steps=1000, lr=1.5e-3, trains=("language",)),
+    ]
+    train(model, stages, runs / "decoder_pages", precision="bf16", save_every=100)
+    save(model.language, out / "decoder_pages.safetensors", torch.float16)
 
 
 def pretrain_llava(out: Path, runs: Path, seed: int) -> None:

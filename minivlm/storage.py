@@ -124,8 +124,9 @@ ENCODERS = ("clip", "reader", "reader_any", "reader_two")  # bundled models whos
 
 
 def bundled(name: str, device: str | torch.device | None = None) -> nn.Module:
-    """A trained mini model that comes with the package: "clip", "decoder", "llava15", or an encoder that has read
-    pages: "reader", "reader_any" (pictures of any size), "reader_two" (two encoders in one)."""
+    """A trained mini model that comes with the package: "clip", "decoder", "decoder_pages" (it has read about pages
+    too), "llava15", or an encoder that has read pages: "reader", "reader_any" (pictures of any size), "reader_two" (two
+    encoders in one)."""
     with as_file(files("minivlm").joinpath("weights", f"{name}.safetensors")) as path:
         return load(path, device)
 
@@ -133,20 +134,23 @@ def bundled(name: str, device: str | torch.device | None = None) -> nn.Module:
 def warm_start(model: VLM) -> VLM:
     """Give a mini model the bundled encoder and decoder, as a real system starts from pretrained parts. Returns it."""
     tower = getattr(model.vision, "tower", model.vision)  # what cuts pictures first has the encoder inside
-    encoders = [getattr(encoder, "vision", encoder) for encoder in (bundled(name, "cpu") for name in ENCODERS)]
     if next(tower.parameters(), None) is not None:  # raw patches have none
-        _start_from(tower, encoders)
-    _start_from(model.language, [bundled("decoder", "cpu")])
+        start_from(tower, ENCODERS)
+    start_from(model.language, ("decoder",))
     model.fusion.start_from(model.language)
     return model
 
 
-def _start_from(ours: nn.Module, trained: Sequence[nn.Module]) -> None:
-    for theirs in trained:
+def start_from(ours: nn.Module, names: Sequence[str]) -> None:
+    """Give an encoder or a decoder the weights of the first bundled model that holds one like it; ValueError if none
+    does."""
+    seen = []
+    for theirs in (bundled(name, "cpu") for name in names):  # one after the other: the rest is not opened
+        theirs = getattr(theirs, "vision", theirs)
         if ours.config == theirs.config:
             return load_exactly(ours, theirs.state_dict())
-    those = " and ".join(str(theirs.config) for theirs in trained)
-    raise ValueError(f"the bundled weights are for {those}, this model has {ours.config}")
+        seen.append(str(theirs.config))
+    raise ValueError(f"the bundled weights are for {' and '.join(seen)}, this model has {ours.config}")
 
 
 def _tied(model: nn.Module) -> dict[str, str]:

@@ -156,7 +156,9 @@ class Telegrams:
     def __call__(self, step: int, rows: range) -> Step:
         chance = generator(self.seed, step)
         scenes = sample_scenes(self.batch_size, chance, min_objects=self.objects[0], max_objects=self.objects[1])
-        return _read(self.tokenizer, [telegram(scenes[i]) for i in rows], quiz(scenes, chance, self.per_scene), rows)
+        return about_texts(
+            self.tokenizer, [telegram(scenes[i]) for i in rows], quiz(scenes, chance, self.per_scene), rows
+        )
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,10 @@ class Descriptions:
         for i in rows:
             if i % self.retold == 0:
                 dialogs[i].append(("", told[i]))
-        return _read(self.tokenizer, list(told.values()), dialogs, rows)
+        return about_texts(self.tokenizer, list(told.values()), dialogs, rows)
 
 
-def _read(tokenizer: Tokenizer, told: list[str], dialogs: list[list[tuple[str, str]]], rows: range) -> Step:
+def about_texts(tokenizer: Tokenizer, told: list[str], dialogs: list[list[tuple[str, str]]], rows: range) -> Step:
     """What is `told` of some rows is read by all questions of that row's dialog, and is not itself to be learned."""
     batch = Batch.pack(tokenizer, dialogs[rows.start : rows.stop], contexts=told)
     return Step((batch,), int((batch.labels >= 0).sum()))

@@ -19,6 +19,7 @@ from minivlm.designs import DESIGNS
 from minivlm.ground import bundled_grounding, grounding_table
 from minivlm.raw import bundled_raw
 from minivlm.raw import table as raw_table
+from minivlm.reading import bundled_readings, readings_table
 from minivlm.shots import COUNTS, bundled_shots
 from minivlm.tables import BLIND, Result, bundled_results, setting, table
 
@@ -77,8 +78,15 @@ def shots_table() -> str:
 
 
 def grounding_results() -> str:
-    """What the bundled runs of grounding found, as Markdown."""
-    return grounding_table(bundled_grounding())
+    """What the bundled runs of grounding found, and the setting they were made in."""
+    results = bundled_grounding()
+    return f"{grounding_table(results)}\n\n{setting(results)}."
+
+
+def reading_results() -> str:
+    """What the bundled runs on pages found, and the setting they were made in."""
+    results = bundled_readings()
+    return f"{readings_table(results)}\n\n{setting(results)}."
 
 
 def lessons_table(folder: Path = Path("notebooks")) -> str:
@@ -103,7 +111,7 @@ def filled(text: str) -> str:
     """`text` with what stands between `<!-- name -->` and `<!-- end -->` made anew."""
     makers = {"designs": designs_table, "connectors": connectors_table, "fusions": fusions_table}
     makers |= {"shots": shots_table, "raw": lambda: raw_table(bundled_raw()), "grounding": grounding_results}
-    makers |= {"lessons": lessons_table}
+    makers |= {"reading": reading_results, "lessons": lessons_table}
     for name, make in makers.items():
         made = f"<!-- {name} -->\n{make()}\n<!-- end -->"
         text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.DOTALL)
