@@ -20,7 +20,7 @@ Block = Callable[..., Tensor]
 def highest(scores: Float[Tensor, "B L"], there: Bool[Tensor, "B L"], room: list[int]) -> Bool[Tensor, "B L"]:
     """The places of each sample's `room` highest scores, none of them padding."""
     ranks = scores.masked_fill(~there, -math.inf).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return (ranks < torch.tensor(room, device=scores.device)[:, None]) & there
+    return ranks < torch.tensor(room, device=scores.device)[:, None]
 
 
 def on_picked(
@@ -99,3 +99,14 @@ class RoutedCache(LayerCache):
         rows, columns, slots = self.new
         self.k[rows, :, slots], self.v[rows, :, slots] = k[rows, :, columns], v[rows, :, columns]
         return self.k[:, :, : self.length], self.v[:, :, : self.length]
+
+    def retain(self, places: Int[Tensor, " n"]) -> None:
+        """Forget all but what stands at those places of the sequence, of which each slot's becomes its number."""
+        if self.place is None:
+            return
+        same = self.place[..., None] == places  # (B, slots, n)
+        kept = same.any(dim=-1)
+        order = kept.int().argsort(dim=1, descending=True, stable=True)  # (B, slots): what is kept, in its order
+        self.place = torch.where(kept, same.int().argmax(dim=-1), -1).gather(1, order)
+        self.length = int(kept.sum(dim=1).max())
+        self.k, self.v = (x.gather(2, order[:, None, :, None].expand_as(x)) for x in (self.k, self.v))
