@@ -104,6 +104,11 @@ class LayerCache:
         self.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
 
+    def retain(self, places: Int[Tensor, " n"]) -> None:
+        """Forget all positions but those at `places`, which move together, in that order."""
+        self.length = len(places)
+        self.k[:, :, : self.length], self.v[:, :, : self.length] = self.k[:, :, places], self.v[:, :, places]
+
 
 class Tapped(nn.Module):
     """A module that can be watched: `record` keeps a tensor for `capturing`, and costs nothing when nobody watches."""

@@ -92,7 +92,8 @@ def budget(
         model = config.build()
     tokens = images * config.num_tokens
     taken = tokens if model.fusion.opens else images
-    per_position = BYTES * 2 * config.language.depth * config.language.kv_heads * config.language.dim_per_head
+    per_key = BYTES * 2 * config.language.kv_heads * config.language.dim_per_head
+    kept = model.language.kept(taken)
     return Budget(
         name,
         preset,
@@ -103,8 +104,8 @@ def budget(
         taken + words,
         {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in model.parts},
         dict(_flops(model, images, words, taken)),
-        per_position * taken + BYTES * model.fusion.kept(tokens),
-        per_position * words,
+        per_key * kept + BYTES * model.fusion.kept(tokens),
+        per_key * (model.language.kept(taken + words) - kept),
     )
 
 

@@ -160,6 +160,15 @@ DESIGNS: dict[str, Design] = {
         "interleaved, rows ended by a newline",
         mini.otterhd, published.otterhd,
     ),
+    "mod": Design(
+        "Mixture-of-Depths (in small only)", 2024, "arXiv:2404.02258", "CLIP ViT", "MLP projection", "interleaved",
+        mini.mod, published.mod,
+    ),
+    "fuyu_mod": Design(
+        "Fuyu with depths (hypothetical)", 2024, "arXiv:2404.02258", "raw patches", "linear projection",
+        "interleaved, rows ended by a newline",
+        mini.fuyu_mod, published.fuyu_mod,
+    ),
 }  # fmt: skip
 
 

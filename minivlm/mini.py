@@ -26,6 +26,7 @@ from minivlm.fusion.cross_attention import FlamingoCrossAttention, IdeficsCrossA
 from minivlm.fusion.fusion import FusionConfig, Interleaved
 from minivlm.fusion.multiway import MultiwayConfig
 from minivlm.fusion.visual_expert import VisualExpertConfig
+from minivlm.language.depths import DepthsConfig
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.tokenizer import ROOM, Tokenizer, grounded_tokenizer, mini_tokenizer
 from minivlm.model import ConnectorConfig, VLMConfig
@@ -215,6 +216,21 @@ def otterhd() -> VLMConfig:
     return fuyu()
 
 
+def routed(config: VLMConfig, rule: str = "predictor") -> VLMConfig:
+    """A mini design of whose decoder every second block works on an eighth of the places, picked outside training by
+    that rule (`DepthsConfig`)."""
+    return replace(config, language=DepthsConfig(config.language, rule=rule))
+
+
+def mod() -> VLMConfig:
+    """LLaVA-1.5's parts."""
+    return routed(llava15())
+
+
+def fuyu_mod() -> VLMConfig:
+    return routed(fuyu())
+
+
 def tiles_apart(*tags: str) -> VLMConfig:
     """The whole and four tiles as views of their own, in order and without newlines; before each its tag, in words."""
     tiles = TilesConfig(reader(), ((128, 128),), image_size=(128, 128), merge=False)
@@ -239,6 +255,9 @@ VARIANTS: dict[str, Callable[[], VLMConfig]] = {
     # CogVLM without its experts, and with those of the MLPs alone
     "cogvlm_interleaved": lambda: replace(cogvlm(), fusion=INTERLEAVED),
     "cogvlm_mlp": lambda: replace(cogvlm(), fusion=VisualExpertConfig(routes=("mlp",))),
+    # depths whose blocks work on places drawn by lot, or guessed from the scores that pick them in training
+    "mod_random": lambda: routed(llava15(), "random"),
+    "mod_auxiliary": lambda: routed(llava15(), "auxiliary"),
     # Idefics2 with a picture's quarters beside the whole
     "idefics2_split": lambda: replace(idefics2(), vision=QuartersConfig(reader_any())),
     # NVLM's comparison: which tile this is goes unsaid, or is said by its number, by its row and column, or by a vector

@@ -28,7 +28,8 @@ class Output:
     """What a forward pass gives, always.
 
     logits  (B, L, V), a score for every next word at every position of the sequence
-    loss    mean over the labelled words, or None without labels
+    loss    mean over the labelled words (and what the decoder adds while it trains: `Decoder.aside`), or None without
+            labels
     layout  what stands at each of the L positions
     maps    with `capture`: what each site attended to, by its name; else empty
     """
@@ -137,7 +138,8 @@ class VLM(Seeing):
             plain = batch.segments is None and batch.text_mask is None and self.fusion.causal
             mask = None if plain else self.fusion.mask(layout)
             logits = self.language.logits(self._read(x, layout, seen, mask))
-        loss = answer_loss(logits, layout, batch.labels) if batch.labels is not None else None
+        aside = self.language.aside()
+        loss = answer_loss(logits, layout, batch.labels) + aside if batch.labels is not None else None
         return Output(logits, loss, layout, maps)
 
     def encode(self, batch: Batch) -> tuple[Float[Tensor, "B L D"], Layout]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from minivlm import mini
 from minivlm.connectors.bert import VocabularyConfig
 from minivlm.connectors.c_abstractor import CAbstraction
 from minivlm.connectors.context_content import ContextContentConfig
@@ -29,6 +30,7 @@ from minivlm.published_pictures import (  # noqa: F401 (they are found here, lik
     deepseek_vl,
     deepseek_vl_hybrid,
     fuyu,
+    fuyu_mod,
     idefics2,
     otterhd,
 )
@@ -225,3 +227,9 @@ def multiway(width: int, depth: int, heads: int) -> VLMConfig:
     language = LearnedMagnetoConfig(64010, width, depth, heads, mlp_width=4 * width)
     reads = dict(layer=0, class_token=True, fusion=MultiwayConfig(own_places=True))
     return VLMConfig(vision, NoProjection(class_token=True), language, image_id=1, eos_id=2, **reads)
+
+
+def mod() -> VLMConfig:
+    """There is none: the paper is of text alone, and none of its weights came out. So that nothing is made up, these
+    are the sizes of the only one there is, ours in small."""
+    return mini.mod()

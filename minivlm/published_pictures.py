@@ -9,6 +9,7 @@ from minivlm.connectors.hybrid_aligner import HybridProjection
 from minivlm.connectors.perceiver import Idefics2Resampler
 from minivlm.connectors.projection import LinearProjection, MLPProjection
 from minivlm.connectors.separators import Separators
+from minivlm.language.depths import DepthsConfig
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.persimmon import PersimmonConfig
 from minivlm.model import VLMConfig
@@ -62,3 +63,8 @@ def fuyu() -> VLMConfig:
 def otterhd() -> VLMConfig:
     """Fuyu's network, trained on squares of 448, 512 and 768 pixels and tested at up to 1,024."""
     return replace(fuyu(), vision=PatchesConfig(30, image_size=(1024, 1024)))
+
+
+def fuyu_mod() -> VLMConfig:
+    """Hypothetical: nobody published it. Fuyu-8B's sizes, with a router for every second block of its decoder."""
+    return replace(fuyu(), language=DepthsConfig(fuyu().language))

@@ -35,6 +35,7 @@ from minivlm.fusion.cross_attention import FlamingoCrossAttention, IdeficsCrossA
 from minivlm.fusion.fusion import Interleaved
 from minivlm.fusion.multiway import MultiwayConfig
 from minivlm.fusion.visual_expert import VisualExpertConfig
+from minivlm.language.depths import DepthsConfig
 from minivlm.language.llama import LlamaConfig
 from minivlm.language.magneto import LearnedMagnetoConfig, MagnetoConfig
 from minivlm.language.opt import OPTConfig
@@ -54,7 +55,7 @@ from minivlm.vision.vit import ViTConfig
 _CONFIGS = {
     kind.__name__: kind
     for kind in (CLIPConfig, SigLIPConfig, TextConfig, ViTConfig, LlamaConfig, VLMConfig)
-    + (MagnetoConfig, OPTConfig, PhiConfig, PersimmonConfig)
+    + (MagnetoConfig, OPTConfig, PhiConfig, PersimmonConfig, DepthsConfig)
     + (LinearProjection, MLPProjection, NormedMLPProjection, AveragePooling, PixelShuffle)
     + (NoProjection, GLUProjection, VisualExpertConfig, MultiwayConfig, LearnedMagnetoConfig)
     + (BertConfig, VocabularyConfig, QFormerConfig, InstructQFormerConfig, ContextContentConfig)
@@ -136,7 +137,8 @@ def warm_start(model: VLM) -> VLM:
     tower = getattr(model.vision, "tower", model.vision)  # what cuts pictures first has the encoder inside
     if next(tower.parameters(), None) is not None:  # raw patches have none
         start_from(tower, ENCODERS)
-    start_from(model.language, ("decoder",))
+    decoder = getattr(model.language, "decoder", model.language)  # what routes its places has it inside
+    start_from(decoder, ("decoder",))
     model.fusion.start_from(model.language)
     return model
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from minivlm import DESIGNS, VLM, Batch, build
 from minivlm.attention import Attention
+from minivlm.language.depths import Depths
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.layout import Kind, Layout
-from minivlm.model import VLMConfig, answer_positions
+from minivlm.model import Output, VLMConfig, answer_positions
 from minivlm.vision.patches import Patches
 
 DECODING = [name for name, design in DESIGNS.items() if isinstance(design.mini(), VLMConfig)]
@@ -179,6 +180,27 @@ def test_captured_equals_uncaptured(vlm):
     assert {f"{site}.weights" for site in sites} <= captured.maps.keys()
 
 
+def routes(model: VLM, output: Output) -> dict[str, Tensor]:
+    """By the names of the maps whose blocks work on some places only: which."""
+    if not isinstance(model.language, Depths):
+        return {}
+    numbers = enumerate(model.language.config.routed)
+    sites = {
+        f"language.decoder.blocks.{block}.attention.weights": f"language.routers.{n}.route" for n, block in numbers
+    }
+    return {site: output.maps[route] for site, route in sites.items()}
+
+
+def among_all(weights: Tensor, route: Tensor) -> Tensor:
+    """What the places of a route pay one another, (B, H, n, n), as a map of all places, with zeros for the others."""
+    spread = weights.new_zeros(*weights.shape[:2], *route.shape[1:], *route.shape[1:])
+    for sample, taken in enumerate(route):
+        at = taken.nonzero().flatten()
+        spread[sample][:, at[:, None], at] = weights[sample, :, : len(at), : len(at)]
+        assert (weights[sample, :, : len(at), len(at) :] == 0).all()  # what fills up is seen by nobody
+    return spread
+
+
 @torch.no_grad()
 def test_maps_are_shares_of_what_may_be_seen(vlm):
     output = vlm(two_picture_batch(vlm), capture=True)
@@ -189,6 +211,12 @@ def test_maps_are_shares_of_what_may_be_seen(vlm):
             continue
         if name.startswith("fusion") and not name.endswith(".weights"):
             continue  # gates, routes, and what is added to the words: the fusions' own tests tell of them
+        if name.endswith(".route"):  # which places a block works on
+            assert weights.dtype == torch.bool and not weights[~output.layout.valid].any()
+            continue
+        route = routes(vlm, output).get(name)
+        if route is not None:
+            weights = among_all(weights, route)
         rows = weights.sum(dim=-1)
         if name.startswith("fusion") and not vlm.fusion.opens:
             sees = output.layout.latest >= 0
@@ -196,14 +224,14 @@ def test_maps_are_shares_of_what_may_be_seen(vlm):
             rows = rows.transpose(1, 2)[sees]
         if name.startswith("language"):
             assert (weights[~allowed.expand_as(weights)] == 0).all()
-            rows = rows.transpose(1, 2)[output.layout.valid]
+            rows = rows.transpose(1, 2)[output.layout.valid if route is None else route]
         assert_same(rows, torch.ones_like(rows))
 
 
 def test_a_logit_has_a_gradient_for_every_map(vlm):
     output = vlm(two_picture_batch(vlm), capture=True)
     last = output.layout.lengths[0] - 1
-    maps = [value for name, value in output.maps.items() if name != "fusion.route"]  # a route is taken or not
+    maps = [value for name, value in output.maps.items() if not name.endswith(".route")]  # a route is taken or not
     for gradient in torch.autograd.grad(output.logits[0, last, 5], maps):
         assert (gradient[0] != 0).any()
 
@@ -445,7 +473,7 @@ def test_only_the_chosen_parts_learn(vlm, parts, capsys):
         learning = [weight for weight in weights if weight.requires_grad]
         assert bool(learning) == (part in parts)
         assert f"{part}: " in said and f"{sum(w.numel() for w in learning):,} of" in said
-    assert_gradients(vlm, vlm(two_picture_batch(vlm)).loss)
+    assert_gradients(vlm.train(), vlm(two_picture_batch(vlm)).loss)
 
 
 def test_a_part_that_does_not_exist_cannot_learn(vlm):

@@ -128,3 +128,11 @@ class Decoder(nn.Module):
     def make_cache(self, max_length: int) -> list[LayerCache]:
         """An empty cache for at most `max_length` positions, one entry a block."""
         return [LayerCache(max_length) for _ in self.blocks]
+
+    def kept(self, length: int) -> int:
+        """How many keys all blocks together keep for decoding, of a sequence of that length."""
+        return len(self.blocks) * length
+
+    def aside(self) -> Tensor | float:
+        """What the last pass adds to the loss, said once; most decoders have nothing to add."""
+        return 0.0
