@@ -238,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("design", help='one of those that answer, or "blind"')
     sub.add_argument("--tokens-a-frame", type=int, help="visual tokens a frame (default: the design's own)")
     sub.add_argument("--frames", type=int, default=8, help="of each video, a multiple of 8 (default: %(default)s)")
-    sub.add_argument("--steps", type=int, help="steps of the second stage, instead of the scale's")
+    sub.add_argument("--steps", type=int, help="steps, instead of the scale's")
     several_seeds(sub, "runs/watch")
     sub = command(raw, "raw")
     sub.add_argument("--arms", nargs="+", metavar="ARM", help="of: one size, several sizes, encoder (default: all)")

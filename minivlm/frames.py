@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minivlm.batch import Batch, each_apart
+from minivlm.data.telling import tell_videos
 from minivlm.data.videos import Videos, render_videos
 from minivlm.data.watching import VIDEO_TASKS, ask_videos
 from minivlm.language.tokenizer import Tokenizer
@@ -44,8 +45,9 @@ class VideoBank:
 
 @dataclass(frozen=True)
 class VideoDialogs:
-    """Batches of a bank's videos with fresh questions, `per_video` proposals on each; `blind`: without the videos.
-    `apart`: every question in a sample of its own, for connectors that read it; the same questions, apart or not."""
+    """Batches of a bank's videos, each to be told in words, and with fresh questions, `per_video` proposals on each (0:
+    none). `blind`: without the videos, which then are not to be told either. `apart`: every question in a sample of its
+    own, for connectors that read it; the same questions, apart or not."""
 
     tokenizer: Tokenizer
     bank: VideoBank
@@ -59,8 +61,12 @@ class VideoDialogs:
     def __call__(self, step: int, rows: range) -> Step:
         chance = generator(self.seed, step)
         chosen = torch.randint(len(self.bank.videos), (self.batch_size,), generator=chance)
-        asked = ask_videos(self.bank.videos[chosen], chance, self.tasks, self.per_video)
-        dialogs = [[(q.text, q.answer) for q in sample] for sample in asked[rows.start : rows.stop]]
+        videos = self.bank.videos[chosen]
+        asked = ask_videos(videos, chance, self.tasks, self.per_video) if self.per_video else [[]] * len(videos)
+        told = [[] if self.blind else [("", text)] for text in tell_videos(videos)]
+        dialogs = [[(q.text, q.answer) for q in questions] + text for questions, text in zip(asked, told, strict=True)][
+            rows.start : rows.stop
+        ]
         chosen = chosen[rows.start : rows.stop]
         if self.apart:
             dialogs, chosen = each_apart(dialogs, chosen)

@@ -1,5 +1,6 @@
-"""How few tokens a frame does a video need? Designs learn to answer about videos with all but the tokens alike: the
-bundled encoder, frozen, has seen every frame once, and the bundled decoder learns with the connector.
+"""How few tokens a frame does a video need? Designs learn to tell videos and to answer about them, with all but the
+tokens alike: encoder and decoder are those of the bundled LLaVA-1.5, which knows pictures. The encoder is frozen and
+has seen every frame once; the decoder learns with the connector.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from minivlm.evaluate import evaluate
 from minivlm.frames import VideoBank, VideoDialogs
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM, VLMConfig
+from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import new_parts
 from minivlm.runtime import pick_device, pick_scale
-from minivlm.storage import warm_start
+from minivlm.storage import bundled
 from minivlm.streams import generator
 from minivlm.tables import BLIND, Run, bundled_results, percent, read, write
 from minivlm.train import Stage, train
@@ -29,20 +31,19 @@ from minivlm.vision.film import FilmConfig
 
 @dataclass(frozen=True)
 class Size:
-    """Videos in the bank, batch, steps of the two stages, proposals of questions a video; test videos."""
+    """Videos in the bank, batch, steps, proposals of questions a video; test videos."""
 
     videos: int
     batch_size: int
-    align_steps: int
     steps: int
     per_video: int
     test: int
 
 
 SIZES = {
-    "smoke": Size(videos=12, batch_size=4, align_steps=2, steps=2, per_video=6, test=6),
-    "cpu": Size(videos=1500, batch_size=16, align_steps=100, steps=1500, per_video=10, test=300),
-    "gpu": Size(videos=20000, batch_size=128, align_steps=300, steps=10000, per_video=12, test=1000),
+    "smoke": Size(videos=12, batch_size=4, steps=2, per_video=6, test=6),
+    "cpu": Size(videos=1500, batch_size=16, steps=1500, per_video=10, test=300),
+    "gpu": Size(videos=20000, batch_size=128, steps=10000, per_video=12, test=1000),
 }
 
 
@@ -75,8 +76,8 @@ def watch(
     precision: str | None = None,
 ) -> WatchResult:
     """Train a mini design (or variant, or "blind": the decoder without videos) to watch videos, and test it; what is
-    found in `folder` is not run again. `tokens` a frame (None: the design's own); `steps` replaces those of the scale's
-    second stage. ValueError for an unknown scale, or a design that cannot make so many."""
+    found in `folder` is not run again. `tokens` a frame (None: the design's own); `steps` replaces those of the scale.
+    ValueError for an unknown scale, or a design that cannot make so many."""
     scale = scale or pick_scale(pick_device())
     if scale not in SIZES:
         raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SIZES)}")
@@ -86,7 +87,7 @@ def watch(
     path = Path(folder) / f"{design}-{total}-{frames}-{scale}-{size.steps}-seed{seed}.json"
     if not path.exists():
         torch.manual_seed(seed)
-        model = warm_start(config.build()).to(pick_device())
+        model = start(config).to(pick_device())
         bank = VideoBank.make(model, sample_videos(size.videos, generator(seed, 0), frames))
         train(model, stages(model, bank, size, seed + 1, blind), precision=precision)
         learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -112,13 +113,27 @@ def video_tokens(config: VLMConfig, frames: int) -> int:
     return config.num_tokens * (1 if isinstance(config.vision, FilmConfig) else frames)
 
 
+def start(config: VLMConfig) -> VLM:
+    """A design with encoder and decoder of the bundled LLaVA-1.5, and where its connector has an MLP that stands before
+    the decoder as LLaVA-1.5's does, with that MLP: what it is given is then a mean of patches, not one of them. Without
+    that start it takes the connector hundreds of steps to be understood at all."""
+    model, answering = config.build(), bundled("llava15", "cpu")
+    load_exactly(getattr(model.vision, "tower", model.vision), answering.vision.state_dict())
+    load_exactly(model.language, answering.language.state_dict())
+    known = list(answering.connector.state_dict().values())
+    for part in (model.connector, *model.connector.children()):
+        weights = part.state_dict()
+        if [value.shape for value in weights.values()] == [value.shape for value in known]:
+            load_exactly(part, dict(zip(weights, known, strict=True)))
+    return model
+
+
 def stages(model: VLM, bank: VideoBank, size: Size, seed: int, blind: bool = False) -> list[Stage]:
-    """First what is new learns alone, then the decoder as well."""
+    """One: a frozen decoder, which was never told of videos, has nothing to teach a new connector."""
     new, apart = () if blind else new_parts(model), model.connector.conditioned
     sizes = dict(batch_size=size.batch_size, per_video=size.per_video)
-    questions = VideoDialogs(mini_tokenizer(), bank, **sizes, blind=blind, apart=apart, seed=seed)
-    both = Stage("watch", questions, size.steps, lr=1e-3, trains=(*new, "language"))
-    return [both] if blind else [Stage("align", questions, size.align_steps, lr=3e-3, trains=new), both]
+    dialogs = VideoDialogs(mini_tokenizer(), bank, **sizes, blind=blind, apart=apart, seed=seed)
+    return [Stage("watch", dialogs, size.steps, lr=1e-3, trains=(*new, "language"))]
 
 
 def examine(model: VLM, frames: int, videos: int, blind: bool = False) -> dict[str, float]:

@@ -10,6 +10,7 @@ import torch
 from references import assert_same
 
 import minivlm.watch
+from minivlm.data.telling import tell_videos
 from minivlm.data.videos import render_videos, sample_videos
 from minivlm.data.watching import VIDEO_TASKS
 from minivlm.designs import configure
@@ -19,12 +20,22 @@ from minivlm.storage import bundled, warm_start
 from minivlm.streams import generator
 from minivlm.tables import BLIND, interval
 from minivlm.train import train
-from minivlm.watch import SIZES, WatchResult, bundled_watching, for_videos, stages, video_tokens, watch, watching_table
+from minivlm.watch import (
+    SIZES,
+    WatchResult,
+    bundled_watching,
+    for_videos,
+    stages,
+    start,
+    video_tokens,
+    watch,
+    watching_table,
+)
 
 
 def bank_of(design: str = "deco", videos: int = 10) -> tuple[torch.nn.Module, VideoBank]:
     torch.manual_seed(0)
-    model = warm_start(for_videos(design, 1, 8).build())
+    model = start(for_videos(design, 1, 8))
     return model, VideoBank.make(model, sample_videos(videos, generator(0, 0), 8), batch_size=4)
 
 
@@ -76,6 +87,22 @@ def test_blind_batches_hold_no_video():
     _, bank = bank_of()
     [batch] = VideoDialogs(tiny.TOKENIZER, bank, 4, blind=True)(0, range(4)).inputs
     assert batch.features is None and (batch.num_images == 0).all()
+    assert not any("moving" in told for told in texts(batch))
+
+
+def texts(batch) -> list[str]:
+    return [tiny.TOKENIZER.decode(ids) for ids in batch.input_ids.tolist()]
+
+
+def test_every_video_is_told_behind_its_questions_or_alone():
+    _, bank = bank_of()
+    chosen = torch.randint(10, (4,), generator=generator(2, 0))
+    wanted = tell_videos(bank.videos[chosen])
+    for asked, count in ((6, 2), (0, 1)):
+        [batch] = VideoDialogs(tiny.TOKENIZER, bank, 4, per_video=asked, seed=2)(0, range(4)).inputs
+        assert all(told.endswith(text) for told, text in zip(texts(batch), wanted, strict=True))
+        assert all("?" not in told for told in texts(batch)) == (count == 1)
+        assert (batch.segments.amax(dim=1) >= count).all()
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -95,7 +122,7 @@ def test_the_encoder_stays_and_all_else_learns(design):
     model, bank = bank_of(design) if design != "llama_vid_video" else of_its_own(design)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     train(model, stages(model, bank, SIZES["smoke"], 0), quiet=True)
-    clip = bundled("clip", "cpu").vision.state_dict()
+    clip = bundled("llava15", "cpu").vision.state_dict()
     tower = getattr(model.vision, "tower", model.vision)
     assert all(torch.equal(value, clip[key]) for key, value in tower.state_dict().items())
     learned = {key for key, value in model.named_parameters() if value.requires_grad}
@@ -103,8 +130,25 @@ def test_the_encoder_stays_and_all_else_learns(design):
     assert all(not torch.equal(model.state_dict()[key], before[key]) for key in learned)
 
 
+@pytest.mark.parametrize(("design", "part"), [("llava15", ""), ("deco", "mlp"), ("llama_vid_video", "content")])
+def test_a_connector_with_llavas_mlp_begins_with_it(design, part):
+    """So all patches of a frame read as LLaVA-1.5 reads them, and the mean of equal patches as one of them."""
+    model, answering = start(for_videos(design, None, 8)), bundled("llava15", "cpu")
+    features = torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = model.connector.get_submodule(part)(features)
+        assert_same(found, answering.connector(features))
+    for key, value in answering.language.state_dict().items():
+        assert torch.equal(model.language.state_dict()[key], value)
+
+
+def test_a_connector_without_it_begins_anew():
+    model, again = (start(for_videos("film_resampler", None, 8)).connector.state_dict() for _ in range(2))
+    assert not torch.equal(model["latents"], again["latents"])
+
+
 def of_its_own(design: str):
-    model = warm_start(for_videos(design, None, 8).build())
+    model = start(for_videos(design, None, 8))
     return model, VideoBank.make(model, sample_videos(12, generator(0, 0), 8))
 
 

@@ -11,7 +11,8 @@ from functools import cache
 import pytest
 import torch
 
-from minivlm.data.scenes import COLOR_NAMES, COLORS, SHAPE_NAMES
+from minivlm.data.scenes import BACKGROUND_NAMES, COLOR_NAMES, COLORS, SHAPE_NAMES
+from minivlm.data.telling import tell_videos
 from minivlm.data.videos import HEADINGS, REACH, Videos, render_videos, sample_videos
 from minivlm.data.watching import VIDEO_TASKS, VideoQuestion, ask_videos, video_bank
 from minivlm.language.tokenizer import mini_tokenizer
@@ -226,6 +227,53 @@ def test_one_frame_says_nothing_of_a_way():
                 lambda i, frame, mine: tuple(place[i][frame][:: 1 if mine else -1])):  # fmt: skip
         keys = [key(i, frame, mine) for (i, _), frame, mine in zip(found, frames, own, strict=True)]
         assert fitted(keys, [q for _, q in found]) < 0.27
+
+
+# --- told in words ---------------------------------------------------------------------------------------------------
+
+
+def test_a_video_is_told_whole():
+    """Each part of the text against what can be seen: who moves which way, what else is always there, what comes."""
+    videos, _ = asked()
+    for text, video, background in zip(
+        tell_videos(videos[:300]), seen(videos, 300), videos.background.tolist(), strict=False
+    ):
+        frames = dict(enumerate(video))
+        *parts, last = text.split(" , ")
+        assert last == f"on {BACKGROUND_NAMES[background]} ."
+        names = [part.removeprefix("then ").split() for part in parts]
+        always = [words for words in names if "flash" not in words and not parts[names.index(words)].startswith("then")]
+        assert {words[3] for words in always} == {o[0] for o in video[0]} & {o[0] for o in video[1]}
+        own = {o[0]: Counter(o[1] for frame in video for o in frame if o[0] == words[3]).most_common(1)[0][0]
+               for words in names if words[-1] != "flash" for o in [(words[3],)]}  # fmt: skip
+        assert all(own[words[3]] == words[2] for words in names if words[-1] != "flash")
+        for words in always[:2]:
+            pair = {n: video[n] for n in (3, 4)}
+            assert truth(f"which way does the {words[3]} move ?", pair) == words[-1] and words[-2] == "moving"
+        assert [words[1] for words in names if words[-1] == "flash"] == flashes_of(frames, 1)
+        comes = [words[3] for words in names if words not in always and words[-1] != "flash"]
+        for a, b in zip(comes, comes[1:], strict=False):
+            assert truth(f"does the {a} appear before the {b} ?", frames) == "yes"
+        assert COUNTS[len(comes)] == truth("how many objects appear ?", frames)
+        assert [n for n, words in enumerate(names) if words not in always] == list(range(len(always), len(names)))
+
+
+def test_events_are_told_one_after_the_other():
+    video = sample_videos(1, torch.Generator().manual_seed(4))
+    video = replace(
+        video,
+        shape=torch.tensor([[0, 1, 2, -1, 3, 4, -1, -1]]),
+        color=torch.tensor([[0, 1, 2, 0, 3, 4, 0, 0]]),
+        size=torch.tensor([[0, 1, 2, 0, 0, 1, 0, 0]]),
+        heading=torch.tensor([[3, 0, -1, -1, -1, -1, -1, -1]]),
+        beat=torch.tensor([[-1, -1, -1, -1, 5, 2, -1, -1]]),
+        flash=torch.tensor([[-1, -1, -1, 6, -1, -1, -1, 7]]),
+        background=torch.tensor([1]),
+    )
+    assert tell_videos(video) == [
+        "a small red circle moving down , a medium green square moving left , a large blue triangle , "
+        "then a medium orange star , then a cyan flash , then a small yellow diamond , then a pink flash , on black ."
+    ]
 
 
 # --- words and banks -------------------------------------------------------------------------------------------------
