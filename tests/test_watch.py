@@ -10,6 +10,7 @@ import torch
 from references import assert_same
 
 import minivlm.watch
+from minivlm.__main__ import main
 from minivlm.data.telling import tell_videos
 from minivlm.data.videos import render_videos, sample_videos
 from minivlm.data.watching import VIDEO_TASKS
@@ -170,6 +171,14 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch):
         watch("clip", None, 0, **how)
     with pytest.raises(ValueError, match="8 beats of 1 or more whole frames, so not 9 frames"):
         watch("deco", 1, 0, 9, **how)
+
+
+def test_the_command_prints_the_table(tmp_path, capsys):
+    words = "watch deco --tokens-a-frame 1 --frames 16 --seeds 3 --scale smoke --steps 1 --out".split()
+    main([*words, str(tmp_path)])
+    told = capsys.readouterr().out
+    assert "| deco | 1 | 16 | 1 | 1 | " in told and "1 steps at scale smoke, seeds 3; " in told
+    assert [path.name for path in tmp_path.iterdir()] == ["deco-16-16-smoke-1-seed3.json"]
 
 
 def test_the_table_has_most_tokens_first_and_the_blind_one_last():
