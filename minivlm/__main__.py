@@ -127,6 +127,16 @@ def ground(arguments: argparse.Namespace) -> None:
         )
 
 
+def watch(arguments: argparse.Namespace) -> None:
+    """Train a design to answer questions on videos, encoder frozen, and print its accuracy per task."""
+    from minivlm.tables import setting
+    from minivlm.watch import watch, watching_table
+
+    how = (arguments.frames, arguments.scale, arguments.steps, arguments.out, arguments.precision)
+    results = [watch(arguments.design, arguments.tokens_a_frame, seed, *how) for seed in arguments.seeds]
+    print(f"{watching_table(results)}\n\n{setting(results)}")
+
+
 def raw(arguments: argparse.Namespace) -> None:
     """Train on raw patches of one size, of several, and on an encoder's; print accuracy by steps and by size."""
     from minivlm.raw import ARMS, raw_run, table
@@ -224,6 +234,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", type=int, help="steps of the second stage, instead of the scale's")
     sub.add_argument("--scenes", type=int, help="different scenes in training, instead of the scale's")
     several_seeds(sub, "runs/ground")
+    sub = command(watch, "watch")
+    sub.add_argument("design", help='one of those that answer, or "blind"')
+    sub.add_argument("--tokens-a-frame", type=int, help="visual tokens a frame (default: the design's own)")
+    sub.add_argument("--frames", type=int, default=8, help="of each video, a multiple of 8 (default: %(default)s)")
+    sub.add_argument("--steps", type=int, help="steps, instead of the scale's")
+    several_seeds(sub, "runs/watch")
     sub = command(raw, "raw")
     sub.add_argument("--arms", nargs="+", metavar="ARM", help="of: one size, several sizes, encoder (default: all)")
     several_seeds(sub, "runs/raw")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from minivlm import mini, published
+from minivlm import mini, mini_videos, published
 from minivlm.contrastive.clip import CLIPConfig
 from minivlm.contrastive.siglip import SigLIPConfig
 from minivlm.model import VLMConfig
@@ -22,6 +22,7 @@ from minivlm.runtime import pick_device
 
 Config = CLIPConfig | SigLIPConfig | VLMConfig
 PRESETS = ("mini", "published")
+VARIANTS = mini.VARIANTS | mini_videos.VARIANTS  # all of which are mini
 
 
 @dataclass(frozen=True)
@@ -182,12 +183,12 @@ def find(name: str) -> Design:
 
 
 def configure(name: str, preset: str = "mini") -> Config:
-    """The configuration of that design in that preset, or of that variant (`mini.VARIANTS`), all of which are mini;
-    ValueError naming what there is for another."""
+    """The configuration of that design in that preset, or of that variant (`VARIANTS`); ValueError naming what there is
+    for another."""
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    if preset == "mini" and name in mini.VARIANTS:
-        return mini.VARIANTS[name]()
+    if preset == "mini" and name in VARIANTS:
+        return VARIANTS[name]()
     return getattr(find(name), preset)()
 
 

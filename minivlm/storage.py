@@ -44,6 +44,7 @@ from minivlm.language.phi import PhiConfig
 from minivlm.model import VLM, VLMConfig
 from minivlm.pretrained.keys import load_exactly
 from minivlm.runtime import pick_device
+from minivlm.vision.film import FilmConfig
 from minivlm.vision.hybrid import HybridConfig
 from minivlm.vision.patches import PatchesConfig
 from minivlm.vision.quarters import QuartersConfig
@@ -62,7 +63,7 @@ _CONFIGS = {
     + (FlamingoResampler, IdeficsResampler, Idefics2Resampler, QwenVLResampler, Kosmos2Resampler)
     + (CAbstraction, DAbstraction, HybridProjection, Separators)
     + (Interleaved, FlamingoCrossAttention, IdeficsCrossAttention)
-    + (TilesConfig, QuartersConfig, PatchesConfig, VariableViTConfig, SAMConfig, HybridConfig)
+    + (TilesConfig, QuartersConfig, PatchesConfig, VariableViTConfig, SAMConfig, HybridConfig, FilmConfig)
 }
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 

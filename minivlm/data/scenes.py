@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -72,6 +73,16 @@ class Scene:
 
     objects: tuple[Object, ...]
     background: int
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """What `windows` draws: shapes and sizes, -1 = none, and centres, all (B, columns)."""
+
+    shape: Tensor
+    size: Tensor
+    x: Tensor
+    y: Tensor
 
 
 @dataclass(frozen=True)
@@ -172,7 +183,7 @@ def render(
     palette = torch.tensor(list(COLORS.values()), device=device)
     backgrounds = torch.tensor(list(BACKGROUNDS.values()), device=device)[scenes.background]  # (B, 3)
     canvas = backgrounds[:, None].expand(-1, height * width, -1).reshape(-1, 3).contiguous()  # (B*H*W, 3)
-    for sample, column, place, cover in _windows(scenes, height, width):
+    for sample, column, place, cover in windows(scenes, height, width):
         paint = (palette[scenes.color[sample, column]] - backgrounds[sample])[:, None] * cover[..., None]  # (n, w*w, 3)
         flat = sample[:, None] * height * width + place
         canvas.index_add_(0, flat.flatten(), paint.flatten(0, 1))
@@ -183,7 +194,7 @@ def masks(scenes: Scenes, size: int | tuple[int, int] = 64) -> Bool[Tensor, "B 9
     """For each object the pixels that it covers at least half of."""
     height, width = (size, size) if isinstance(size, int) else size
     covered = torch.zeros(len(scenes) * 9, height * width, device=scenes.background.device)
-    for sample, column, place, cover in _windows(scenes, height, width):
+    for sample, column, place, cover in windows(scenes, height, width):
         covered[(sample * 9 + column)[:, None], place] = cover
     return (covered >= 0.5).view(-1, 9, height, width)
 
@@ -203,19 +214,19 @@ def boxes(scenes: Scenes, size: int | tuple[int, int] = 64) -> Float[Tensor, "B 
     return box * found.any(dim=(2, 3))[..., None]
 
 
-def _windows(scenes: Scenes, height: int, width: int):
+def windows(placed: Placed, height: int, width: int):
     """For each shape and size, all objects of it: (sample, column, pixel places (n, w*w), cover in [0, 1] (n, w*w))."""
     cell = min(height, width) / 3
-    device = scenes.background.device
+    device = placed.shape.device
     for size, share in enumerate(SIZES.values()):
         radius = share * cell
         side = min(int(2 * radius) + 4, height, width)  # a star's tip fades out 1.43 pixels beyond its radius
         offset = torch.arange(side, device=device)
         for shape, distance in enumerate(SHAPES.values()):
-            sample, column = ((scenes.shape == shape) & (scenes.size == size)).nonzero(as_tuple=True)
+            sample, column = ((placed.shape == shape) & (placed.size == size)).nonzero(as_tuple=True)
             if len(sample) == 0:
                 continue
-            centre_x, centre_y = scenes.x[sample, column] * width, scenes.y[sample, column] * height
+            centre_x, centre_y = placed.x[sample, column] * width, placed.y[sample, column] * height
             left = (centre_x - radius - 1).floor().long().clamp(0, width - side)
             top = (centre_y - radius - 1).floor().long().clamp(0, height - side)
             xs, ys = left[:, None] + offset, top[:, None] + offset  # (n, w)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minivlm import VLM, Batch, build
 from minivlm.language.tokenizer import Tokenizer
-from minivlm.watching import Watcher
+from minivlm.streaming import StreamingReader
 
 DESIGNS = ["llava15", "fuyu", "cogvlm", "mod", "fuyu_mod"]
 IMAGE = Tokenizer.image_id
@@ -63,7 +63,7 @@ def values(layout) -> list[Tensor]:
 @pytest.mark.parametrize(("keep", "sinks"), [(1000, 0), (90, 0), (90, 5), (20, 1)])
 def test_a_window_is_one_reading_that_sees_no_further(vlm, keep, sinks):
     pieces = [piece(vlm, number) for number in range(6)]
-    watcher = Watcher(vlm, keep, sinks)
+    watcher = StreamingReader(vlm, keep, sinks)
     read = torch.cat([watcher.read(each) for each in pieces], dim=1)
     assert_same(read, one_reading(vlm, pieces, keep, sinks))
     assert watcher.places == read.shape[1] and watcher.held == min(read.shape[1], keep + sinks)
@@ -72,20 +72,20 @@ def test_a_window_is_one_reading_that_sees_no_further(vlm, keep, sinks):
 @torch.no_grad()
 def test_while_nothing_is_forgotten_it_is_the_model_as_it_is(vlm):
     first, second = piece(vlm, 0), piece(vlm, 1)
-    watcher = Watcher(vlm, keep=500)
+    watcher = StreamingReader(vlm, keep=500)
     read = torch.cat([watcher.read(first), watcher.read(second)], dim=1)
     images, ids = torch.cat([first.images, second.images], dim=1), torch.cat([first.input_ids, second.input_ids], dim=1)
     assert_same(read, vlm(Batch(images, ids)).logits)
 
 
-def numbers(watcher: Watcher) -> tuple[int, ...]:
+def numbers(watcher: StreamingReader) -> tuple[int, ...]:
     """How many each layer's tensors hold, and how many of its slots are in use."""
     return tuple(x.numel() for layer in watcher.cache for x in (layer.k, layer.v) if x is not None)
 
 
 @torch.no_grad()
 def test_twenty_pictures_take_no_more_than_three(vlm):
-    watcher, sizes = Watcher(vlm, keep=80, sinks=4, longest=90), []
+    watcher, sizes = StreamingReader(vlm, keep=80, sinks=4, longest=90), []
     for number in range(20):
         ids = words(1, 4, seed=number)
         ids[:, 1] = IMAGE
@@ -108,13 +108,13 @@ def test_twenty_pictures_take_no_more_than_three(vlm):
 )
 def test_sizes_that_make_no_window_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
-        Watcher(build("llava15", device="cpu"), **sizes)
+        StreamingReader(build("llava15", device="cpu"), **sizes)
 
 
 @pytest.mark.parametrize("name", ["flamingo", "beit3"])
 def test_what_has_no_such_window_is_refused(name):
     with pytest.raises(ValueError, match="keeps pictures outside the sequence or looks ahead"):
-        Watcher(build(name, device="cpu"), keep=9)
+        StreamingReader(build(name, device="cpu"), keep=9)
 
 
 def test_pieces_that_do_not_fit_are_refused():
@@ -122,6 +122,6 @@ def test_pieces_that_do_not_fit_are_refused():
     ids = words(2, 8)
     mask = torch.ones(2, 8, dtype=torch.bool)
     with pytest.raises(ValueError, match="neither padding nor questions side by side"):
-        Watcher(model, 9).read(Batch(None, ids, text_mask=mask))
+        StreamingReader(model, 9).read(Batch(None, ids, text_mask=mask))
     with pytest.raises(ValueError, match=r"a piece of \[8, 8\] places: all streams must be as long, and at most 7"):
-        Watcher(model, 9, longest=7).read(Batch(None, ids))
+        StreamingReader(model, 9, longest=7).read(Batch(None, ids))

@@ -1,4 +1,4 @@
-"""Watching: pictures and words arrive one after another without end, and the model keeps a window of what it has read.
+"""Streaming: pictures and words arrive one after another without end, and the model keeps a window of what it has read.
 
 The keys and values of the `keep` latest places stay, and of the `sinks` first ones, on which attention that needs
 nothing rests (Xiao et al. 2024, arXiv:2309.17453); all others are forgotten, so memory does not grow. What was
@@ -20,7 +20,7 @@ from minivlm.layers import check_positive
 from minivlm.model import VLM
 
 
-class Watcher:
+class StreamingReader:
     """One reading of `model`, in pieces of at most `longest` places; of what was read before a piece it sees at most
     `sinks` + `keep` places.
 
