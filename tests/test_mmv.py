@@ -3,7 +3,6 @@ whom; and what is not read, or not trained, is not."""
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -264,20 +263,12 @@ def test_a_resumed_run_remembers_what_it_would_have(tmp_path):
     from minivlm.hearing import SIZES, stages
     from minivlm.train import train
 
-    whole, killed = (deepcopy(tiny_mmv()) for _ in range(2))
+    whole, killed, again = (tiny.mmv() for _ in range(3))
     stage = stages(whole, SIZES["smoke"])[0]
     train(whole, [stage], quiet=True)
     stop = replace(stage, source=tiny.Trap(stage.source, 3, lambda: (_ for _ in ()).throw(KeyboardInterrupt)))
     train(killed, [stop], tmp_path, save_every=2, quiet=True)
-    again = tiny_mmv()
     train(again, [stage], tmp_path, save_every=2, quiet=True)
     for key, value in whole.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
     assert again.graph.image_head[1].steps == stage.steps
-
-
-def tiny_mmv() -> MMV:
-    torch.manual_seed(0)
-    config = mini_mmv("fac")
-    small = dict(width=16, depth=1, heads=2, mlp_width=16)
-    return replace(config, vision=replace(config.vision, **small), audio=replace(config.audio, **small)).build()
