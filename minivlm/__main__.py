@@ -145,6 +145,14 @@ def raw(arguments: argparse.Namespace) -> None:
     print(table([raw_run(*run, arguments.scale, arguments.out, arguments.precision) for run in runs]))
 
 
+def hear(arguments: argparse.Namespace) -> None:
+    """Train MMV's three graphs on scenes that can be heard; print who finds whom, trained together or not."""
+    from minivlm.hear import GRAPHS, hear, hear_table
+
+    runs = [(graph, seed) for seed in arguments.seeds for graph in arguments.graphs or GRAPHS]
+    print(hear_table([hear(*run, arguments.scale, arguments.out, arguments.precision) for run in runs]))
+
+
 def _answering(path: str) -> VLM:
     """The model of a file, or a ValueError if it is one that cannot be asked."""
     from minivlm.storage import load
@@ -243,6 +251,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command(raw, "raw")
     sub.add_argument("--arms", nargs="+", metavar="ARM", help="of: one size, several sizes, encoder (default: all)")
     several_seeds(sub, "runs/raw")
+    sub = command(hear, "hear")
+    sub.add_argument("--graphs", nargs="+", metavar="GRAPH", help="of: shared, disjoint, fac (default: all)")
+    several_seeds(sub, "runs/hear")
     sub = command(pretrain, "pretrain")
     sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
     sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")

@@ -43,7 +43,7 @@ class Checkpoints:
         final = self.folder / f"step-{len(records):08d}"
         writing = self.folder / f".writing-{final.name}"
         writing.mkdir()
-        save_file({key: value.contiguous() for key, value in _unshared(model).items()}, writing / "model.safetensors")
+        save_file({key: value.contiguous() for key, value in remembered(model).items()}, writing / "model.safetensors")
         save_file(_moments(optimizer), writing / "optimizer.safetensors")
         (writing / "state.json").write_text(json.dumps({"records": records}))
         shutil.rmtree(final, ignore_errors=True)
@@ -59,7 +59,7 @@ class Checkpoints:
         records = json.loads((latest / "state.json").read_text())["records"]
         if not all(_belongs(record, stages) for record in records):
             raise ValueError(f"{latest} is of a run with other stages: choose another folder, or remove it")
-        state, wanted = load_file(latest / "model.safetensors"), _unshared(model)
+        state, wanted = load_file(latest / "model.safetensors"), remembered(model)
         if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in wanted.items()}:
             raise ValueError(f"{latest} is a checkpoint of another model: choose another folder, or remove it")
         model.load_state_dict(state, strict=False)
@@ -77,9 +77,11 @@ def _belongs(record: dict[str, Any], stages: Sequence[Stage]) -> bool:
     return math.isclose(record["lr"], stages[record["stage"]].lr_at(record["step"]))
 
 
-def _unshared(model: nn.Module) -> dict[str, Tensor]:
-    """The weights, each once: a tied output layer is the embedding table under another name."""
-    return dict(model.named_parameters())
+def remembered(model: nn.Module) -> dict[str, Tensor]:
+    """The weights, each once (a tied output layer is the embedding table under another name), and the running averages
+    of norms."""
+    averages = {key: value for key, value in model.state_dict().items() if key in dict(model.named_buffers())}
+    return dict(model.named_parameters()) | averages
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from minivlm import mini, mini_videos, published
+from minivlm import mini, mini_sounds, mini_videos, published
 from minivlm.contrastive.clip import CLIPConfig
+from minivlm.contrastive.mmv import MMVConfig
 from minivlm.contrastive.siglip import SigLIPConfig
 from minivlm.model import VLMConfig
 from minivlm.runtime import pick_device
 
-Config = CLIPConfig | SigLIPConfig | VLMConfig
+Config = CLIPConfig | SigLIPConfig | MMVConfig | VLMConfig
 PRESETS = ("mini", "published")
 VARIANTS = mini.VARIANTS | mini_videos.VARIANTS  # all of which are mini
 
@@ -40,7 +41,7 @@ class Design:
 
     @property
     def answers(self) -> bool:
-        """Does it answer questions? Two towers only compare pictures with texts."""
+        """Does it answer questions? Towers side by side only compare pictures with texts, and with sounds."""
         return isinstance(self.mini(), VLMConfig)
 
 
@@ -52,6 +53,11 @@ DESIGNS: dict[str, Design] = {
     "siglip": Design(
         "SigLIP", 2023, "arXiv:2303.15343", "ViT", "attention pooling", "one space, sigmoid loss",
         mini.siglip, published.siglip,
+    ),
+    "mmv_fac": Design(
+        "MMV, fine and coarse", 2020, "arXiv:2006.16228", "TSM-ResNet50, beside one that hears", "projection heads",
+        "one space fine, one coarse",
+        mini_sounds.mmv_fac, published.mmv_fac,
     ),
     "llava": Design(
         "LLaVA", 2023, "arXiv:2304.08485", "CLIP ViT", "linear projection", "interleaved",

@@ -17,6 +17,7 @@ from minivlm.connectors.projection import LinearProjection, MLPProjection, NoPro
 from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
 from minivlm.connectors.separators import LEARNED, Separators
 from minivlm.contrastive.clip import CLIPConfig, clip_text
+from minivlm.contrastive.mmv import GivenConfig, MMVConfig, WordsConfig
 from minivlm.contrastive.siglip import SigLIPConfig, siglip_text
 from minivlm.fusion.cross_attention import FlamingoCrossAttention, IdeficsCrossAttention
 from minivlm.fusion.multiway import MultiwayConfig
@@ -51,6 +52,13 @@ def siglip() -> SigLIPConfig:
     vision = siglip_vit(image_size=(384, 384), patch_size=14, width=1152, depth=27, heads=16, mlp_width=4304)
     text = siglip_text(32000, context=64, width=1152, depth=27, heads=16, mlp_width=4304)
     return SigLIPConfig(vision, text)
+
+
+def mmv_fac() -> MMVConfig:
+    """Projections, spaces and words of the model whose backbones are a TSM-ResNet50 over 32 frames and a ResNet50 over
+    a log-mel spectrogram: neither is among ours, so it takes their features, 2048 numbers each."""
+    text = WordsConfig(65536, context=16, word_width=300, width=2048, pad_id=None)
+    return MMVConfig(GivenConfig(2048), GivenConfig(2048), text, fine=512, coarse=256)
 
 
 def _vicuna_7b(vocab_size: int) -> LlamaConfig:

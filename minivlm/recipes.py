@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from minivlm import mini
+from minivlm import hearing, mini
 from minivlm.batch import Batch
+from minivlm.contrastive.mmv import MMV
 from minivlm.contrastive.regions import RegionCLIP
 from minivlm.data.scenes import CELLS, Scene, sample_scenes
 from minivlm.data.tasks import TASKS, evaluation_bank
@@ -94,6 +95,8 @@ def train_design(name: str, scale: str | None, seed: int, folder: str | Path, st
     model = build(name, device="cpu")
     if isinstance(model, VLM):
         stages = vlm_stages(warm_start(model).to(device), VLM_SIZES[scale], seed)
+    elif isinstance(model, MMV):
+        stages = hearing.stages(hearing.start(model).to(device), hearing.SIZES[scale], seed)
     else:
         size, context = CLIP_SIZES[scale], model.config.text.context
         pairs = CaptionPairs(mini_tokenizer(), size.batch_size, context, seed, device=device)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from minivlm.checkpoints import remembered
 from minivlm.connectors.bert import BertConfig, VocabularyConfig
 from minivlm.connectors.c_abstractor import CAbstraction
 from minivlm.connectors.context_content import ContextContentConfig
@@ -29,6 +30,7 @@ from minivlm.connectors.projection import LinearProjection, MLPProjection, NoPro
 from minivlm.connectors.qformer import InstructQFormerConfig, QFormerConfig
 from minivlm.connectors.separators import Separators
 from minivlm.contrastive.clip import CLIPConfig
+from minivlm.contrastive.mmv import GivenConfig, MMVConfig, WordsConfig
 from minivlm.contrastive.siglip import SigLIPConfig
 from minivlm.contrastive.towers import TextConfig
 from minivlm.fusion.cross_attention import FlamingoCrossAttention, IdeficsCrossAttention
@@ -49,6 +51,7 @@ from minivlm.vision.hybrid import HybridConfig
 from minivlm.vision.patches import PatchesConfig
 from minivlm.vision.quarters import QuartersConfig
 from minivlm.vision.sam import SAMConfig
+from minivlm.vision.spectrogram import SpectrogramViTConfig
 from minivlm.vision.tiles import TilesConfig
 from minivlm.vision.variable import VariableViTConfig
 from minivlm.vision.vit import ViTConfig
@@ -63,6 +66,7 @@ _CONFIGS = {
     + (FlamingoResampler, IdeficsResampler, Idefics2Resampler, QwenVLResampler, Kosmos2Resampler)
     + (CAbstraction, DAbstraction, HybridProjection, Separators)
     + (Interleaved, FlamingoCrossAttention, IdeficsCrossAttention)
+    + (MMVConfig, WordsConfig, GivenConfig, SpectrogramViTConfig)
     + (TilesConfig, QuartersConfig, PatchesConfig, VariableViTConfig, SAMConfig, HybridConfig, FilmConfig)
 }
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
@@ -73,7 +77,10 @@ def save(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -
     ValueError for a decoder with adapters, of which the configuration knows nothing."""
     if "adapter" in getattr(model, "parts", ()):
         raise ValueError("a model with adapters cannot be saved: its configuration builds a decoder without them")
-    weights = {key: value.detach().to(dtype or value.dtype).contiguous() for key, value in model.named_parameters()}
+    weights = {
+        key: value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype).contiguous()
+        for key, value in remembered(model).items()
+    }
     with whole(Path(path)) as unfinished:
         save_file(weights, unfinished, metadata={"minivlm": json.dumps(_to_dict(model.config))})
 

@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from minivlm.train import Stage, train
+from minivlm.checkpoints import remembered
+from minivlm.hearing import Triples
+from minivlm.train import Source, Stage, train
 
 SCRIPT = """
 import sys
@@ -39,7 +41,8 @@ def learn_all(folder: Path) -> None:
     for kind in KINDS:
         towers = tiny.towers(kind)
         keep(folder, kind, towers, train(towers, [Stage("contrast", tiny.pairs(), steps=4, lr=1e-3)], quiet=True))
-        keep(folder, f"{kind} gradients", *gradients(tiny.towers(kind)))
+        keep(folder, f"{kind} gradients", *gradients(tiny.towers(kind), tiny.pairs()))
+    keep(folder, "mmv gradients", *gradients(tiny.mmv().double(), Triples(tiny.TOKENIZER, 8, context=40)))
 
 
 def place() -> tuple[int, int]:
@@ -48,25 +51,25 @@ def place() -> tuple[int, int]:
     return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if there_are_others else (0, 1)
 
 
-def gradients(model: nn.Module) -> tuple[nn.Module, list[dict]]:
+def gradients(model: nn.Module, source: Source) -> tuple[nn.Module, list[dict]]:
     """The model with its gradients as weights, and the mean loss, after one batch spread over all processes."""
     number, count = place()
-    images, ids = tiny.pairs()(0, range(8 // count * number, 8 // count * (number + 1))).inputs
+    inputs = source(0, range(8 // count * number, 8 // count * (number + 1))).inputs
     wrapped = DistributedDataParallel(model) if count > 1 else model  # averages as long as it lives
-    loss = wrapped(images, ids).loss
+    loss = wrapped(*inputs).loss
     loss.backward()
     total = loss.detach()
     if count > 1:
         torch.distributed.all_reduce(total)
     for value in model.parameters():
-        value.data = value.grad
+        value.data = value.grad if value.requires_grad else value.data
     return model, [{"loss": float(total) / count}]
 
 
 def keep(folder: Path, name: str, model: nn.Module, records: list[dict]) -> None:
     number, count = place()
     if number == 0:
-        save_file(dict(model.named_parameters()), folder / f"{name}.safetensors")
+        save_file(remembered(model), folder / f"{name}.safetensors")
         (folder / f"{name}.json").write_text(json.dumps({"processes": count, "records": records}))
 
 
@@ -96,7 +99,7 @@ def two(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["vlm", "split", *KINDS, *(f"{kind} gradients" for kind in KINDS)])
+@pytest.mark.parametrize("name", ["vlm", "split", *KINDS, *(f"{kind} gradients" for kind in (*KINDS, "mmv"))])
 def test_two_processes_are_one(one, two, name):
     (losses, weights), (losses_of_two, weights_of_two) = kept(one, name, 1), kept(two, name, 2)
     assert_same(losses_of_two, losses)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from minivlm import DESIGNS, VLM, Batch, build
 from minivlm.attention import Attention
+from minivlm.contrastive.clip import CLIPConfig
+from minivlm.contrastive.siglip import SigLIPConfig
 from minivlm.language.depths import Depths
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.layout import Kind, Layout
@@ -23,7 +25,7 @@ from minivlm.model import Output, VLMConfig, answer_positions
 from minivlm.vision.patches import Patches
 
 DECODING = [name for name, design in DESIGNS.items() if isinstance(design.mini(), VLMConfig)]
-CONTRASTIVE = [name for name in DESIGNS if name not in DECODING]
+CONTRASTIVE = [name for name, design in DESIGNS.items() if isinstance(design.mini(), CLIPConfig | SigLIPConfig)]
 
 TOKENIZER = Tokenizer("what colour is the shape how many are there red blue circle square two a and".split())
 IMAGE = Tokenizer.image_id

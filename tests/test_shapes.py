@@ -19,11 +19,14 @@ def test_annotated_shapes_are_true():
 
 def check_every_design() -> None:
     from minivlm import DESIGNS, VLM, build
+    from minivlm.contrastive.mmv import MMV
 
     for name in DESIGNS:
         model = build(name, device="cpu")
         if isinstance(model, VLM):
             check_vlm(model)
+        elif isinstance(model, MMV):
+            check_hearing(model)
         else:
             check_towers(model)
         print(name)
@@ -58,6 +61,15 @@ def check_towers(model) -> None:
     for capture in (False, True):
         model(images, ids, capture=capture).loss.backward()
     model(images[:2], ids)
+
+
+def check_hearing(model) -> None:
+    import torch
+
+    images, audio = torch.rand(3, 3, 64, 64), torch.randn(3, 64, 64)
+    for capture in (False, True):
+        model.train()(images, audio, torch.randint(4, 60, (6, 7)), capture=capture).loss.backward()
+    model.eval()(images[:2], audio, torch.randint(4, 60, (4, 7)))
 
 
 def check_conversions() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import minivlm
+from minivlm import mini_sounds
 from minivlm.connectors.bert import BertConfig, VocabularyConfig
 from minivlm.connectors.projection import MLPProjection
 from minivlm.connectors.qformer import InstructQFormerConfig
@@ -51,6 +52,13 @@ def towers(kind: str) -> nn.Module:
     if kind == "clip":
         return CLIPConfig(clip_vit(**VISION), clip_text(**TEXT), embed_dim=10, eos_id=Tokenizer.eos_id).build()
     return SigLIPConfig(siglip_vit(**VISION), siglip_text(**TEXT)).build()
+
+
+def mmv() -> nn.Module:
+    """One with fine and coarse spaces, of pictures and spectrograms of 64 x 64; the same weights each time."""
+    torch.manual_seed(0)
+    config, small = mini_sounds.mmv_fac(), dict(width=16, depth=1, heads=2, mlp_width=16)
+    return replace(config, vision=replace(config.vision, **small), audio=replace(config.audio, **small)).build()
 
 
 def bank(model: VLM, scenes: int = 12) -> Bank:

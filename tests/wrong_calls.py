@@ -24,10 +24,12 @@ from minivlm import Batch, budget, build, from_transformers, load, mini, save, s
 from minivlm.__main__ import main
 from minivlm.attention import LayerCache, attend
 from minivlm.connectors.separators import Separators
+from minivlm.contrastive.mmv import GivenConfig
 from minivlm.data.emoji import emoji
 from minivlm.data.files import load_image, read_folder
 from minivlm.data.scenes import Scenes, sample_scenes
 from minivlm.data.tasks import ask
+from minivlm.data.tones import tones
 from minivlm.evaluate import zero_shot
 from minivlm.figures import show
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
@@ -41,7 +43,7 @@ from minivlm.streams import generator
 from minivlm.train import Stage, train
 
 HERE = Path(tempfile.mkdtemp())
-MODEL, CLIP = tiny.vlm().eval(), tiny.towers("clip").eval()
+MODEL, CLIP, MMV = tiny.vlm().eval(), tiny.towers("clip").eval(), tiny.mmv().eval()
 READER = tiny.reader().eval()
 WORD, IMAGE = len(tiny.TOKENIZER) - 1, Tokenizer.image_id
 IDS = torch.tensor([[1, IMAGE, WORD], [1, IMAGE, WORD]])
@@ -195,6 +197,17 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "no texts": (lambda: CLIP.encode_text(IDS[:0]), ValueError, "B, T >= 1"),
     "pictures of integers for CLIP": (lambda: CLIP(PICTURES[:, 0].int(), IDS), TypeError, "float tensor"),
     "no pictures for CLIP": (lambda: CLIP(PICTURES[:0, 0], IDS), ValueError, "B >= 1"),
+    # --- pictures, sounds and texts
+    "a waveform for a spectrogram": (lambda: MMV.encode_audio(torch.rand(2, 8192)), ValueError, "(A, 64, 64)"),
+    "a spectrogram of integers": (lambda: MMV.encode_audio(torch.ones(2, 64, 64).long()), TypeError, "float tensor"),
+    "the log of silence": (lambda: MMV.encode_audio(torch.zeros(2, 64, 64).log()), ValueError, "log of silence"),
+    "words beyond the vocabulary of MMV": (lambda: MMV.encode_text(IDS + 1000), ValueError, "the vocabulary has"),
+    "features of other backbones": (
+        lambda: GivenConfig(2048).build()(torch.rand(2, 1024)), ValueError, "features (B, 2048)"
+    ),
+    "more objects than beats": (
+        lambda: tones(sample_scenes(2, generator(0, 0), min_objects=6)), ValueError, "needs"
+    ),
     # --- configurations and parts
     "an unknown design": (lambda: build("lava15"), ValueError, "did you mean llava15"),
     "a design that is a number": (lambda: build(15), ValueError, "unknown design 15"),

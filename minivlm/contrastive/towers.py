@@ -53,25 +53,25 @@ class TextTower(nn.Module):
         self.final_norm = norm()
 
     def forward(self, input_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        check_ids(input_ids, self.config)
+        check_ids(input_ids, self.config.vocab_size, self.config.context)
         x = self.embedding(input_ids) + self.position_embedding[: input_ids.shape[1]]
         for block in self.blocks:
             x = block(x, is_causal=self.config.causal)
         return self.final_norm(x)
 
 
-def check_ids(input_ids: Tensor, config: TextConfig) -> None:
+def check_ids(input_ids: Tensor, vocab_size: int, context: int) -> None:
     """Refuse what is no batch of texts for this tower: TypeError or ValueError saying what came."""
     if not isinstance(input_ids, Tensor) or input_ids.dtype not in (torch.int64, torch.int32):
         got = input_ids.dtype if isinstance(input_ids, Tensor) else type(input_ids).__name__
         raise TypeError(f"input_ids must be an integer tensor (B, T), got {got}: encode the text first")
     if input_ids.ndim != 2 or input_ids.numel() == 0:
         raise ValueError(f"input_ids must be (B, T) with B, T >= 1, got {tuple(input_ids.shape)}")
-    if input_ids.shape[1] > config.context:
-        raise ValueError(f"this text tower reads at most {config.context} ids, got {input_ids.shape[1]}: cut the text")
-    if input_ids.device.type != "meta" and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < config.vocab_size:
+    if input_ids.shape[1] > context:
+        raise ValueError(f"this text tower reads at most {context} ids, got {input_ids.shape[1]}: cut the text")
+    if input_ids.device.type != "meta" and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocab_size:
         low, high = int(input_ids.min()), int(input_ids.max())
-        raise ValueError(f"input_ids run from {low} to {high}, the vocabulary has 0..{config.vocab_size - 1}")
+        raise ValueError(f"input_ids run from {low} to {high}, the vocabulary has 0..{vocab_size - 1}")
 
 
 @dataclass(frozen=True)

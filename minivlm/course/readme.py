@@ -17,6 +17,7 @@ from minivlm.course import RESULT_MIME
 from minivlm.course.times import cost, read
 from minivlm.designs import DESIGNS
 from minivlm.ground import bundled_grounding, grounding_table
+from minivlm.hear import bundled_hear, hear_table
 from minivlm.raw import bundled_raw
 from minivlm.raw import table as raw_table
 from minivlm.reading import bundled_readings, readings_table
@@ -89,6 +90,12 @@ def reading_results() -> str:
     return f"{readings_table(results)}\n\n{setting(results)}."
 
 
+def hear_results() -> str:
+    """What the bundled runs of MMV found, as Markdown, and the setting they were made in."""
+    results = bundled_hear()
+    return f"{hear_table(results)}\n\n{setting(results)}."
+
+
 def lessons_table(folder: Path = Path("notebooks")) -> str:
     """Every lesson with the time and the figures of its committed run, as Markdown."""
     lines = ["| lesson | measured | figures of the committed run |", "|---|---|---|"]
@@ -111,7 +118,7 @@ def filled(text: str) -> str:
     """`text` with what stands between `<!-- name -->` and `<!-- end -->` made anew."""
     makers = {"designs": designs_table, "connectors": connectors_table, "fusions": fusions_table}
     makers |= {"shots": shots_table, "raw": lambda: raw_table(bundled_raw()), "grounding": grounding_results}
-    makers |= {"reading": reading_results, "lessons": lessons_table}
+    makers |= {"reading": reading_results, "hear": hear_results, "lessons": lessons_table}
     for name, make in makers.items():
         made = f"<!-- {name} -->\n{make()}\n<!-- end -->"
         text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.DOTALL)

@@ -13,6 +13,7 @@ from minivlm.figures.lines import lines
 from minivlm.figures.queries import query_maps, query_similarity, question_maps, receptive_fields, sampling_points
 from minivlm.figures.raw import panels, patch_filters, rasters
 from minivlm.figures.resolution import accuracy_against_cost, encoder_views
+from minivlm.figures.spaces import embedding_graphs
 from minivlm.figures.tokens import token_strip
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
 
@@ -27,6 +28,7 @@ __all__ = [
     "budget_bars",
     "curves",
     "design_map",
+    "embedding_graphs",
     "encoder_views",
     "gate_curves",
     "heat_maps",
