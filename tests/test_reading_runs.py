@@ -13,7 +13,7 @@ from minivlm.pages import PageBank
 from minivlm.reading import SIZES, ReadingResult, begun, bundled_readings, learn, read_pages, readings_table
 from minivlm.storage import bundled, warm_start
 from minivlm.streams import generator
-from minivlm.tables import BLIND, interval, paired
+from minivlm.tables import BLIND, interval
 
 
 def made(design: str, seed: int, needle: float) -> ReadingResult:
@@ -75,10 +75,11 @@ def test_the_table_has_the_best_reader_of_needles_first_and_the_blind_one_last()
 
 
 def test_results_that_come_with_the_package_hold_what_the_lesson_says():
-    """Tiles and two encoders are ahead of the small encoder by 20 points on needles, with every seed."""
+    """Two encoders are ahead of the small one by far more than 20 points on needles, with every seed; no other is."""
     results = bundled_readings()
-    assert {run.design for run in results} == {"deepseek_vl", "llava_next", "deepseek_vl_hybrid", BLIND}
-    small = [run for run in results if run.design == "deepseek_vl"]
-    for design in ("llava_next", "deepseek_vl_hybrid"):
-        gains = paired([r for r in results if r.design == design], small, lambda run: run.accuracy["NEEDLE"])
-        assert len(gains) >= 3 and min(gains) >= 0.2, (design, gains)
+    needles = {(run.design, run.seed): run.accuracy["NEEDLE"] for run in results}
+    assert {design for design, _ in needles} == {"deepseek_vl", "llava_next", "deepseek_vl_hybrid", BLIND}
+    for seed in range(3):
+        assert needles["deepseek_vl_hybrid", seed] > max(0.5, needles["deepseek_vl", seed] + 0.4)
+    assert all(share < 0.2 for (design, _), share in needles.items() if design != "deepseek_vl_hybrid")
+    assert all(run.accuracy[task] < 0.05 for run in results for task in ("OCR", "KEY"))
