@@ -41,8 +41,7 @@ def with_places(model: VLM, side: int) -> VLM:
 
 def place_rows(side: int, known: Float[Tensor, "V D"]) -> Float[Tensor, "places D"]:
     """Embeddings of the words for places, row by row, as long as the `known` ones on average: waves along the picture's
-    rows and along its columns. So near places begin alike, and what is learned of one holds for its neighbours; rows
-    that begin as noise need three times the steps."""
+    rows and along its columns. So near places begin alike, and what is learned of one holds for its neighbours."""
     waves = torch.arange(1, 17) / 2  # half waves across the picture
     turns = torch.pi * waves * torch.arange(side)[:, None] / side  # (side, 16)
     along = torch.cat([turns.cos(), turns.sin()], dim=1) * (-waves / 2).exp().repeat(2)
