@@ -20,11 +20,10 @@ from minivlm.evaluate import evaluate
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM, VLMConfig
 from minivlm.pages import PageBank, PageDialogs
-from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import new_parts
 from minivlm.runtime import pick_device, pick_scale
 from minivlm.spelling import PagePlaces, Spelling
-from minivlm.storage import bundled, warm_start
+from minivlm.storage import start_from, warm_start
 from minivlm.streams import generator
 from minivlm.tables import BLIND, Run, bundled_results, percent, read, write
 from minivlm.train import Stage, train
@@ -94,7 +93,7 @@ def read_pages(
 def begun(config: VLMConfig) -> VLM:
     """A mini design with an encoder that has read pages, and the decoder that has read about them."""
     model = warm_start(config.build())
-    load_exactly(model.language, bundled("decoder_pages", "cpu").state_dict())
+    start_from(model.language, ("decoder_pages",))
     return model.to(pick_device())
 
 

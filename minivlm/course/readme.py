@@ -7,7 +7,7 @@ lessons is read from the notebooks' committed outputs and `times.json`; the pict
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nbformat
@@ -22,7 +22,7 @@ from minivlm.raw import bundled_raw
 from minivlm.raw import table as raw_table
 from minivlm.reading import bundled_readings, readings_table
 from minivlm.shots import COUNTS, bundled_shots
-from minivlm.tables import BLIND, Result, bundled_results, setting, table
+from minivlm.tables import BLIND, Kind, Result, bundled_results, setting, table
 
 README = Path("README.md")
 PICTURE = Path("notebooks/token_strip.png")
@@ -48,22 +48,21 @@ def designs_table() -> str:
 
 def connectors_table() -> str:
     """What the bundled runs of connectors found, all interleaved and their decoders tuned, as Markdown."""
-    return _results_table(lambda run: run.design == BLIND or _of_connectors(run))
+    return with_setting(table, [run for run in bundled_results() if run.design == BLIND or _of_connectors(run)])
 
 
 def fusions_table() -> str:
     """What the other bundled runs found, of fusions, and of decoders frozen, adapted and tuned, as Markdown."""
-    return _results_table(lambda run: not _of_connectors(run))
+    return with_setting(table, [run for run in bundled_results() if not _of_connectors(run)])
 
 
 def _of_connectors(run: Result) -> bool:
     return run.language == "tuned" and run.design in DESIGNS and DESIGNS[run.design].fusion == "interleaved"
 
 
-def _results_table(shown: Callable[[Result], bool]) -> str:
-    """Those results, and the setting they were made in."""
-    results = [run for run in bundled_results() if shown(run)]
-    return f"{table(results)}\n\n{setting(results)}." if results else "Not yet measured."
+def with_setting(shown: Callable[[Sequence[Kind]], str], results: Sequence[Kind]) -> str:
+    """Results as the table `shown` of them, and the setting they were made in."""
+    return f"{shown(results)}\n\n{setting(results)}." if results else "Not yet measured."
 
 
 def shots_table() -> str:
@@ -76,24 +75,6 @@ def shots_table() -> str:
                 cells = " | ".join(f"{100 * share:.0f}" for share in shares)
                 lines.append(f"| {run.design} | {run.tokens} | {run.seed} | {rule} | {means} | {cells} |")
     return "\n".join(lines)
-
-
-def grounding_results() -> str:
-    """What the bundled runs of grounding found, and the setting they were made in."""
-    results = bundled_grounding()
-    return f"{grounding_table(results)}\n\n{setting(results)}."
-
-
-def reading_results() -> str:
-    """What the bundled runs on pages found, and the setting they were made in."""
-    results = bundled_readings()
-    return f"{readings_table(results)}\n\n{setting(results)}."
-
-
-def hear_results() -> str:
-    """What the bundled runs of MMV found, as Markdown, and the setting they were made in."""
-    results = bundled_hear()
-    return f"{hear_table(results)}\n\n{setting(results)}."
 
 
 def lessons_table(folder: Path = Path("notebooks")) -> str:
@@ -117,8 +98,12 @@ def _figures(notebook: nbformat.NotebookNode) -> list[str]:
 def filled(text: str) -> str:
     """`text` with what stands between `<!-- name -->` and `<!-- end -->` made anew."""
     makers = {"designs": designs_table, "connectors": connectors_table, "fusions": fusions_table}
-    makers |= {"shots": shots_table, "raw": lambda: raw_table(bundled_raw()), "grounding": grounding_results}
-    makers |= {"reading": reading_results, "hear": hear_results, "lessons": lessons_table}
+    makers |= {"shots": shots_table, "raw": lambda: raw_table(bundled_raw()), "lessons": lessons_table}
+    makers |= {
+        "grounding": lambda: with_setting(grounding_table, bundled_grounding()),
+        "reading": lambda: with_setting(readings_table, bundled_readings()),
+        "hear": lambda: with_setting(hear_table, bundled_hear()),
+    }
     for name, make in makers.items():
         made = f"<!-- {name} -->\n{make()}\n<!-- end -->"
         text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.DOTALL)
