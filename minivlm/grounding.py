@@ -44,10 +44,11 @@ def place_rows(side: int, known: Float[Tensor, "V D"]) -> Float[Tensor, "places 
     rows and along its columns. So near places begin alike, and what is learned of one holds for its neighbours."""
     waves = torch.arange(1, 17) / 2  # half waves across the picture
     turns = torch.pi * waves * torch.arange(side)[:, None] / side  # (side, 16)
-    along = torch.cat([turns.cos(), turns.sin()], dim=1) * (-waves / 2).exp().repeat(2)
+    along = torch.cat([turns.cos(), turns.sin()], dim=1) * (-waves / 4).exp().repeat(2)
     along = along - along.mean(dim=0)  # (side, 32)
     both = torch.cat([along.repeat_interleave(side, dim=0), along.repeat(side, 1)], dim=1)  # (places, 64)
-    mixed = both @ torch.randn(both.shape[1], known.shape[1], generator=torch.Generator().manual_seed(0))
+    turned = torch.empty(both.shape[1], known.shape[1])
+    mixed = both @ torch.nn.init.orthogonal_(turned, generator=torch.Generator().manual_seed(0))
     return mixed / mixed.norm(dim=1).mean() * known.norm(dim=1).mean()
 
 
