@@ -43,6 +43,27 @@ def _hard(
     return _HARD.format(choices=choices, target=target, askers=askers, asked=asked, result=result)
 
 
+_CANDIDATES = """
+import torch
+def candidates_loss(image, texts):
+    cosines = {cosines}
+    own = torch.eye(len(image), dtype=torch.bool, device=image.device)
+    right = cosines[own]
+    wrong = {wrong}
+    below = torch.cat([{below}], dim=1)
+    return {result}
+"""
+
+
+def _candidates(
+    cosines: str = "(image @ texts.T / 0.07).view(len(image), len(image), -1)",
+    wrong: str = "cosines.masked_fill(own[..., None], -torch.inf)",
+    below: str = "right, wrong.flatten(1), wrong.transpose(0, 1).flatten(1)",
+    result: str = "(below.logsumexp(dim=1) - right.logsumexp(dim=1)).mean()",
+) -> str:
+    return _CANDIDATES.format(cosines=cosines, wrong=wrong, below=below, result=result)
+
+
 BOTH = "scale * torch.cat([text, foil]) @ image.T"
 
 MISTAKES = {
@@ -79,5 +100,22 @@ MISTAKES = {
         (_hard(choices="scale * image @ text.T"), "foils are not used"),
         (_hard(result="per_image"), "One direction only"),
         (_hard(choices="image @ torch.cat([text, foil]).T", askers="text @ image.T"), "not multiplied by `scale`"),
+    ],
+    "02.candidates": [
+        (_candidates(result="(below.logsumexp(dim=1) - right.mean(dim=1)).mean()"), "Every candidate has to fit"),
+        (_candidates(result="(below.logsumexp(dim=1) - right.amax(dim=1)).mean()"), "best candidate alone"),
+        (_candidates(below="right, wrong.flatten(1)"), "Other pictures with this one's texts are missing"),
+        (_candidates(below="wrong.flatten(1), wrong.transpose(0, 1).flatten(1)"), "missing below the line: then"),
+        (
+            _candidates(wrong="cosines", below="wrong.flatten(1), wrong.transpose(0, 1).flatten(1)"),
+            "counted more than once",
+        ),
+        (_candidates(cosines="(image @ texts.T).view(len(image), len(image), -1)"), "not divided by 0.07"),
+        (_candidates(result="(below.logsumexp(dim=1) - right.logsumexp(dim=1)).sum()"), "take the mean"),
+        (
+            _candidates(cosines="(image @ texts.T / 0.07).view(len(image), -1, len(image)).transpose(1, 2)"),
+            "in the wrong order",
+        ),
+        (_candidates(result="(right.logsumexp(dim=1) - below.logsumexp(dim=1)).mean()"), "The sign is wrong"),
     ],
 }

@@ -1,4 +1,4 @@
-"""Exercises of lesson 02: SigLIP's loss, the bias it should begin with, and hard negatives."""
+"""Exercises of lesson 02: SigLIP's loss, the bias it should begin with, hard negatives, and MIL-NCE."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minivlm.contrastive.clip import softmax_loss
+from minivlm.contrastive.mmv import TEMPERATURE, nce_loss
 from minivlm.contrastive.negatives import hard_negative_loss
 from minivlm.contrastive.siglip import sigmoid_loss
 from minivlm.course.checks import compare, draw
@@ -108,13 +109,47 @@ def check_hard_negatives(answer: Callable) -> None:
     compare(answer(image, text, foil, scale), hard_negative_loss(image, text, foil, scale), classics)
 
 
-def _vectors(seed: int) -> Tensor:
-    """Five vectors of length 1."""
-    return F.normalize(draw(5, 8, seed=seed), dim=-1)
+def check_candidates(answer: Callable) -> None:
+    image, texts = _vectors(1), _vectors(2, 15)
+    own = torch.eye(5, dtype=torch.bool, device=image.device)
+
+    def loss(cosines: Tensor, back: bool = True, above: bool = True, twice: bool = False) -> Tensor:
+        """Of `cosines` as picture, owner, candidate: a share's loss a picture, (5,)."""
+        right, wrong = cosines[own], cosines if twice else cosines.masked_fill(own[..., None], -torch.inf)
+        parts = [wrong.flatten(1)] + [right] * above + [wrong.transpose(0, 1).flatten(1)] * back
+        return torch.cat(parts, dim=1).logsumexp(dim=1) - right.logsumexp(dim=1)
+
+    plain = (image @ texts.T).view(5, 5, 3)
+    cosines = plain / TEMPERATURE
+    below = loss(cosines) + cosines[own].logsumexp(dim=1)  # the log of what is below the line
+    classics = {
+        "Every candidate has to fit: it is enough if one does, so sum the `exp` of the own pairs BEFORE the log.":
+            (below - cosines[own].mean(dim=1)).mean(),
+        "The best candidate alone is above the line: all K own pairs count there.":
+            (below - cosines[own].amax(dim=1)).mean(),
+        "Other pictures with this one's texts are missing below the line.": loss(cosines, back=False).mean(),
+        "The own pairs are missing below the line: then it is no share, and can fall below 0.":
+            loss(cosines, above=False).mean(),
+        "Own pairs are counted more than once below the line: mask them among the wrong ones, in both directions.":
+            loss(cosines, above=False, twice=True).mean(),
+        "The cosines are not divided by 0.07.": loss(plain).mean(),
+        "The cosines are multiplied by 0.07: divide.": loss(plain * TEMPERATURE).mean(),
+        "The sum over the pictures: take the mean.": loss(cosines).sum(),
+        "The texts are taken in the wrong order: those of picture i are the rows i*K to i*K + K-1.":
+            loss((image @ texts.T).view(5, 3, 5).transpose(1, 2) / TEMPERATURE).mean(),
+        "The sign is wrong: a loss is MINUS the log of the share.": -loss(cosines).mean(),
+    }  # fmt: skip
+    compare(answer(image, texts), nce_loss(image, texts), classics)
+
+
+def _vectors(seed: int, count: int = 5) -> Tensor:
+    """Vectors of length 1."""
+    return F.normalize(draw(count, 8, seed=seed), dim=-1)
 
 
 EXERCISES = {
     "02.sigmoid_loss": ExerciseSpec("Every pair a question", 3, sigmoid_loss, check_sigmoid),
     "02.bias": ExerciseSpec("What to say when you know nothing", 1, best_bias, check_bias),
     "02.hard_negatives": ExerciseSpec("Foils as wrong answers", 3, hard_negative_loss, check_hard_negatives),
+    "02.candidates": ExerciseSpec("One of them fits", 3, nce_loss, check_candidates),
 }
