@@ -22,7 +22,7 @@ from minivlm.evaluate import evaluate
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLMConfig
 from minivlm.recipes import LANGUAGE, LORA_RANK, VLM_SIZES, Size, vlm_stages
-from minivlm.runtime import pick_device, pick_scale
+from minivlm.runtime import choose_scale, pick_device
 from minivlm.storage import warm_start
 from minivlm.streams import Bank, Dialogs, generator
 from minivlm.tables import BLIND, Result, Run, mean_of, read, write
@@ -49,9 +49,7 @@ def compare(
     where it is tuned.
     ValueError for a design that answers no questions, or cannot make so many tokens, before anything is trained.
     """
-    scale, folder = scale or pick_scale(pick_device()), Path(folder)
-    if scale not in VLM_SIZES:
-        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(VLM_SIZES)}")
+    scale, folder = choose_scale(scale, VLM_SIZES), Path(folder)
     steps = VLM_SIZES[scale].steps if steps is None else steps
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")

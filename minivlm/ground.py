@@ -20,7 +20,7 @@ from minivlm.language.tokenizer import grounded_tokenizer
 from minivlm.model import VLM, VLMConfig
 from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import new_parts
-from minivlm.runtime import pick_device, pick_scale
+from minivlm.runtime import choose_scale, pick_device
 from minivlm.storage import bundled
 from minivlm.streams import Bank, generator
 from minivlm.tables import Run, bundled_results, interval, read, write
@@ -80,9 +80,7 @@ def ground(
 ) -> GroundResult:
     """Teach a mini design (with `tokens` a picture, or its own number) places, and test it; what is found in `folder`
     is not run again. `steps` replaces those of the scale, `scenes` the size of its bank."""
-    scale = scale or pick_scale(pick_device())
-    if scale not in SIZES:
-        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SIZES)}")
+    scale = choose_scale(scale, SIZES)
     config, size = budgeted(design, tokens), SIZES[scale]
     size = replace(size, steps=steps or size.steps, scenes=scenes or size.scenes)
     path = Path(folder) / f"{design}-{config.num_tokens}-{scale}-{size.scenes}-{size.steps}-seed{seed}.json"

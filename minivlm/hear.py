@@ -16,7 +16,7 @@ from minivlm.contrastive.graphs import GRAPHS
 from minivlm.contrastive.mmv import MMV
 from minivlm.data.scenes import sample_scenes
 from minivlm.mini_sounds import mmv
-from minivlm.runtime import pick_device, pick_scale
+from minivlm.runtime import choose_scale, pick_device
 from minivlm.streams import generator
 from minivlm.tables import Run, bundled_results, percent, read, write
 from minivlm.train import train
@@ -49,11 +49,9 @@ def hear(
     precision: str | None = None,
 ) -> HearResult:
     """Train the mini MMV of that graph and let all find all; what is found in `folder` is not run again."""
-    scale = scale or pick_scale(pick_device())
-    if graph not in GRAPHS or scale not in hearing.SIZES:
-        raise ValueError(
-            f"unknown graph or scale {graph!r}, {scale!r}; choose of {', '.join(GRAPHS)} and {', '.join(hearing.SIZES)}"
-        )
+    scale = choose_scale(scale, hearing.SIZES)
+    if graph not in GRAPHS:
+        raise ValueError(f"unknown graph {graph!r}; choose one of {', '.join(GRAPHS)}")
     path = Path(folder) / f"{graph}-{scale}-seed{seed}.json"
     if not path.exists():
         torch.manual_seed(seed)

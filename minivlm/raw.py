@@ -22,7 +22,7 @@ from minivlm.designs import build
 from minivlm.evaluate import answered
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM
-from minivlm.runtime import pick_device, pick_scale
+from minivlm.runtime import choose_scale, pick_device
 from minivlm.sized import SizedDialogs
 from minivlm.storage import warm_start
 from minivlm.streams import generator
@@ -119,9 +119,7 @@ def raw_run(
     arm: str, seed: int, scale: str | None = None, folder: str | Path = "runs/raw", precision: str | None = None
 ) -> RawResult:
     """Train an arm and test it; what is found in `folder` is not run again."""
-    scale = scale or pick_scale(pick_device())
-    if scale not in SIZES:
-        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SIZES)}")
+    scale = choose_scale(scale, SIZES)
     if arm not in ARMS:
         raise ValueError(f"unknown arm {arm!r}; choose one of {', '.join(ARMS)}")
     path = Path(folder) / f"{arm.replace(' ', '-')}-{scale}-seed{seed}.json"

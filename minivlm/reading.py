@@ -21,7 +21,7 @@ from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM, VLMConfig
 from minivlm.pages import PageBank, PageDialogs
 from minivlm.recipes import new_parts
-from minivlm.runtime import pick_device, pick_scale
+from minivlm.runtime import choose_scale, pick_device
 from minivlm.spelling import PagePlaces, Spelling
 from minivlm.storage import start_from, warm_start
 from minivlm.streams import generator
@@ -68,9 +68,7 @@ def read_pages(
 ) -> ReadingResult:
     """Train a mini design (or variant, or "blind": the decoder without pages) to answer questions on pages, and test
     it; what is found in `folder` is not run again. ValueError for an unknown scale, or a design that cannot read."""
-    scale = scale or pick_scale(pick_device())
-    if scale not in SIZES:
-        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SIZES)}")
+    scale = choose_scale(scale, SIZES)
     size, blind = SIZES[scale], design == BLIND
     config = budgeted("deepseek_vl" if blind else design, None)
     tokens = 0 if blind else config.num_tokens

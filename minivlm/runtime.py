@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,14 @@ def pick_scale(device: torch.device) -> str:
     scale = os.environ.get("MINIVLM_SCALE") or ("gpu" if device.type == "cuda" else "cpu")
     if scale not in SCALES:
         raise ValueError(f"MINIVLM_SCALE is {scale!r}; choose one of {', '.join(SCALES)}")
+    return scale
+
+
+def choose_scale(scale: str | None, sizes: Collection[str]) -> str:
+    """The `scale` that was asked for, or what `pick_scale` picks; ValueError where there are no `sizes` for it."""
+    scale = scale or pick_scale(pick_device())
+    if scale not in sizes:
+        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(sizes)}")
     return scale
 
 

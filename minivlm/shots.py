@@ -21,7 +21,7 @@ from minivlm.evaluate import score_episodes
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM
 from minivlm.recipes import new_parts
-from minivlm.runtime import pick_device, pick_scale
+from minivlm.runtime import choose_scale, pick_device
 from minivlm.storage import warm_start
 from minivlm.streams import Bank, Shots, generator, pack_episodes
 from minivlm.tables import Run, bundled_results, read, write
@@ -68,9 +68,7 @@ def few_shots(
 ) -> ShotResult:
     """Train a mini design (with `tokens` a picture, or its own number) on episodes and test it; what is found in
     `folder` is not run again."""
-    scale = scale or pick_scale(pick_device())
-    if scale not in SIZES:
-        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SIZES)}")
+    scale = choose_scale(scale, SIZES)
     config, size = budgeted(design, tokens), SIZES[scale]
     path = Path(folder) / f"{design}-{config.num_tokens}-{scale}-seed{seed}.json"
     if not path.exists():

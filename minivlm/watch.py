@@ -21,7 +21,7 @@ from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM, VLMConfig
 from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import new_parts
-from minivlm.runtime import pick_device, pick_scale
+from minivlm.runtime import choose_scale, pick_device
 from minivlm.storage import bundled
 from minivlm.streams import generator
 from minivlm.tables import BLIND, Run, bundled_results, percent, read, write
@@ -78,9 +78,7 @@ def watch(
     """Train a mini design (or variant, or "blind": the decoder without videos) to watch videos, and test it; what is
     found in `folder` is not run again. `tokens` a frame (None: the design's own); `steps` replaces those of the scale.
     ValueError for an unknown scale, or a design that cannot make so many."""
-    scale = scale or pick_scale(pick_device())
-    if scale not in SIZES:
-        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SIZES)}")
+    scale = choose_scale(scale, SIZES)
     blind, size = design == BLIND, replace(SIZES[scale], steps=steps or SIZES[scale].steps)
     config = for_videos("llava15" if blind else design, tokens, frames)
     total = 0 if blind else video_tokens(config, frames)
