@@ -73,8 +73,10 @@ def vlm_stages(
     adds) learns to pass captions on, then the decoder learns to answer as well.
 
     `bank`: scenes and features made earlier, for models that share an encoder (default: made here). `language`: what
-    of the decoder learns in the second stage, a key of `LANGUAGE`.
+    of the decoder learns in the second stage, a key of `LANGUAGE`; ValueError for another.
     """
+    if language not in LANGUAGE:
+        raise ValueError(f"unknown language {language!r}; choose one of {', '.join(LANGUAGE)}")
     tokenizer = mini_tokenizer()
     bank = bank or Bank.make(model, sample_scenes(size.scenes, generator(seed, 0)))
     captions = Dialogs(tokenizer, bank, size.batch_size, captions=True, seed=seed)

@@ -75,7 +75,7 @@ _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 def save(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write `model` and its configuration to one safetensors file, whole or not at all. `dtype` None: each weight's.
     ValueError for a decoder with adapters, of which the configuration knows nothing."""
-    if "adapter" in getattr(model, "parts", ()):
+    if any(".lora_" in name for name, _ in model.named_parameters()):
         raise ValueError("a model with adapters cannot be saved: its configuration builds a decoder without them")
     weights = {
         key: value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype).contiguous()

@@ -36,7 +36,7 @@ from minivlm.figures.training import accuracy_bars, curves, picture_grid
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.model import VLM
 from minivlm.pretrained.keys import load_exactly
-from minivlm.recipes import answer
+from minivlm.recipes import VLM_SIZES, answer, vlm_stages
 from minivlm.runtime import pick_scale
 from minivlm.storage import warm_start
 from minivlm.streams import generator
@@ -242,6 +242,9 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "a file of another program": (lambda: load(foreign()), ValueError, "not written by minivlm"),
     "weights of another design": (lambda: load(swapped()), ValueError, "do not fit"),
     "a model with adapters": (lambda: saved(model=adapted()), ValueError, "with adapters cannot be saved"),
+    "a decoder with adapters": (
+        lambda: saved(model=adapted().language), ValueError, "with adapters cannot be saved"
+    ),
     "a picture that is a text": (lambda: load_image(file("a.png", "hello"), 64), ValueError, "not a picture"),
     "a picture that is not there": (lambda: load_image(HERE / "b.png", 64), ValueError, "no such picture"),
     "a folder without data": (lambda: read_folder(HERE / "nowhere"), ValueError, "no such file"),
@@ -272,6 +275,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "a loss that is not finite": (poisoned, FloatingPointError, "step 0"),
     "a folder of another model": (trained_elsewhere, ValueError, "another model"),
     "a folder of other stages": (shorter_stages, ValueError, "other stages"),
+    "an unknown way of learning": (lambda: vlm_stages(MODEL, VLM_SIZES["smoke"], language="x"), ValueError, "tuned"),
     "an unknown scale": (
         lambda: with_environment("MINIVLM_SCALE", "huge", lambda: pick_scale(torch.device("cpu"))), ValueError, "smoke"
     ),

@@ -98,10 +98,12 @@ def budget_explorer(names: Sequence[str] = (), words: int = 64) -> Explorer:
     much memory they fit. `names`: designs with a decoder, or none for all of these."""
     names = names or [name for name, design in DESIGNS.items() if design.answers]
     own = configure(names[0], "published").vision
+    side = min(PIXELS, key=lambda n: abs(n - own.image_size[0]))
+    patch = min(PATCHES, key=lambda n: abs(n - getattr(own, "patch_size", PATCHES[0])))
     controls = {
         "name": buttons("Design", [(DESIGNS[name].title, name) for name in names]),
-        "pixels": slider("Picture side", [(f"{n} pixels", n) for n in PIXELS], own.image_size[0]),
-        "patch": slider("Patch side", [(f"{n} pixels", n) for n in PATCHES], own.patch_size),
+        "pixels": slider("Picture side", [(f"{n} pixels", n) for n in PIXELS], side),
+        "patch": slider("Patch side", [(f"{n} pixels", n) for n in PATCHES], patch),
         "images": slider("Pictures", [(str(n), n) for n in IMAGES]),
     }
 
