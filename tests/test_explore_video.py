@@ -30,7 +30,8 @@ def test_frames_and_tokens_stand_in_order_and_the_words_count_them():
                 most = len([n for n in range(1, 99) if 4 + n * each <= context])
                 fit = min(frames, most)
                 words = explorer.state.words
-                assert f"{frames} frames of {each} tokens and 4 words take {4 + frames * each} positions" in words
+                told = f"{frames} frames of {each} token{'s' * (each > 1)}"
+                assert f"{told} and 4 words take {4 + frames * each} positions" in words
                 assert f"{'All' if fit == frames else fit} of the frames fit, in {4 + fit * each} positions" in words
                 assert words.endswith(f"Of a longer video the first {most} would fit.")
 

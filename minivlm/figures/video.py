@@ -7,10 +7,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -95,14 +96,14 @@ def _side(tokens: Sequence[int]) -> int:
 
 
 def _tokens(axes: Axes, kinds: Sequence[int]) -> None:
-    """A square a token, row by row."""
+    """A square a token, row by row; what is over in the last row stays white."""
     side = _side(kinds)
     rows = max(1, -(-len(kinds) // side))
+    fills = np.ones((rows * side, 3))
+    fills[: len(kinds)] = [to_rgb(_KINDS[Kind(kind)][0]) for kind in kinds]
+    axes.pcolormesh(fills.reshape(rows, side, 3), edgecolors="white", linewidth=1)
     axes.set(xlim=(0, max(side, 1 / _UNIT)), ylim=(rows, 0), xticks=[], yticks=[], aspect="equal", anchor="NW")
     axes.spines[:].set_visible(False)
-    for place, kind in enumerate(kinds):
-        square = Rectangle((place % side, place // side), 1, 1, edgecolor="white", facecolor=_KINDS[Kind(kind)][0])
-        axes.add_patch(square)
 
 
 def context_bars(tokens: Mapping[str, int], contexts: Mapping[str, int], words: int = 64) -> tuple[Figure, str]:
@@ -140,11 +141,10 @@ def frames_in_context(
         ax.axis("off")
     for number, (ax, frame) in enumerate(zip(axes.flat, frames, strict=False)):
         _picture(ax, frame, shown=number < fit)
-    used = fit * tokens + words
+    each, needed, used = "1 token" if tokens == 1 else f"{tokens} tokens", count * tokens + words, fit * tokens + words
     return figure, (
-        f"{count} frames of {tokens} tokens and {words} words take {count * tokens + words:,} positions; the context "
-        f"has {context:,}. {'All' if fit == count else fit} of the frames fit, in {used:,} positions; "
-        f"{count - fit} are never seen."
+        f"{count} frames of {each} and {words} words take {needed:,} positions; the context has {context:,}. "
+        f"{'All' if fit == count else fit} of the frames fit, in {used:,} positions; {count - fit} are never seen."
     )
 
 
