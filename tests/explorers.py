@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from minivlm.batch import Batch
+from minivlm.connectors.bert import BertConfig, VocabularyConfig
+from minivlm.connectors.context_content import ContextContentConfig
 from minivlm.connectors.cross_resampler import QwenVLResampler
 from minivlm.connectors.perceiver import FlamingoResampler
 from minivlm.connectors.separators import Separators
@@ -20,7 +22,9 @@ from minivlm.explore import (
     attention_explorer,
     budget_explorer,
     canvas_explorer,
+    context_explorer,
     experts_explorer,
+    frames_explorer,
     gates_explorer,
     grounding_explorer,
     queries_explorer,
@@ -190,6 +194,36 @@ def raw() -> Explorer:
     return raw_explorer(*sized(), tiny.TOKENIZER.decode, patch_size=8)
 
 
+def watched() -> tuple[dict[str, Output], Tensor, VLMConfig]:
+    """What a tiny LLaMA-VID made of two videos of three frames for each of two questions, the frames, and its
+    configuration."""
+    bert = BertConfig(width=12, depth=1, heads=2, mlp_width=16)
+    words = VocabularyConfig(len(tiny.TOKENIZER), context=9)
+    vision = replace(tiny.vlm().config.vision, image_size=(32, 32))
+    connector = ContextContentConfig(2, words, queries=3, bert=bert)
+    config = replace(tiny.vlm().config, vision=vision, connector=connector)
+    torch.manual_seed(1)
+    model = config.build()
+    for weights in model.connector.parameters():
+        torch.nn.init.normal_(weights, std=0.6)
+    images = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    outputs = {}
+    for question in QUESTIONS[:2]:
+        batch = Batch.pack(tiny.TOKENIZER, [[(question, "red")]] * 2, images=images)
+        with torch.no_grad():
+            outputs[question] = model(batch, capture=True)
+    return outputs, images, config
+
+
+def frames() -> Explorer:
+    videos = [PAIRS[n, 0].repeat(count, 1, 1, 1) for n, count in ((0, 16), (1, 8))]
+    return frames_explorer(videos, [4, 1], {"short": 10, "long": 60}, words=4)
+
+
+def context() -> Explorer:
+    return context_explorer(*watched())
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -201,4 +235,6 @@ ALL = {
     "canvases": canvases,
     "grounding": grounding,
     "raw": raw,
+    "frames": frames,
+    "context": context,
 }

@@ -34,3 +34,12 @@ def test_one_number_of_tokens_makes_no_curve():
         accuracy_against_tokens([made("deco", tokens=16), made("blind", tokens=0)])
     with pytest.raises(ValueError, match="no results"):
         accuracy_against_tokens([])
+
+
+def test_tokens_may_be_counted_otherwise():
+    results = [made("deco", seed, tokens, 0.5) for seed in range(2) for tokens in (8, 16, 128)]
+    figure, told = accuracy_against_tokens(results, ("COLOR",), lambda run: run.tokens / 16, "frame")
+    assert figure.axes[0].containers[0][0].get_xdata().tolist() == [0.5, 1, 8]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0.5", "1", "8"]
+    assert told == "Accuracy against visual tokens a frame: COLOR, deco: 50% at 0.5, 50% at 1, 50% at 8."
+    assert figure._supxlabel.get_text() == "visual tokens a frame"

@@ -23,6 +23,7 @@ from minivlm.raw import table as raw_table
 from minivlm.reading import bundled_readings, readings_table
 from minivlm.shots import COUNTS, bundled_shots
 from minivlm.tables import BLIND, Kind, Result, bundled_results, setting, table
+from minivlm.watch import bundled_watching, watching_table
 
 README = Path("README.md")
 PICTURE = Path("notebooks/token_strip.png")
@@ -103,6 +104,7 @@ def filled(text: str) -> str:
         "grounding": lambda: with_setting(grounding_table, bundled_grounding()),
         "reading": lambda: with_setting(readings_table, bundled_readings()),
         "hear": lambda: with_setting(hear_table, bundled_hear()),
+        "watching": lambda: with_setting(watching_table, bundled_watching()),
     }
     for name, make in makers.items():
         made = f"<!-- {name} -->\n{make()}\n<!-- end -->"

@@ -8,13 +8,16 @@ from minivlm.explore.fusion import gates_explorer
 from minivlm.explore.grounding import grounding_explorer
 from minivlm.explore.raw import raw_explorer
 from minivlm.explore.resolution import canvas_explorer
+from minivlm.explore.video import context_explorer, frames_explorer
 
 __all__ = [
     "Explorer",
     "attention_explorer",
     "budget_explorer",
     "canvas_explorer",
+    "context_explorer",
     "experts_explorer",
+    "frames_explorer",
     "gates_explorer",
     "grounding_explorer",
     "queries_explorer",

@@ -16,6 +16,7 @@ from minivlm.figures.resolution import accuracy_against_cost, encoder_views
 from minivlm.figures.spaces import embedding_graphs
 from minivlm.figures.tokens import token_strip
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
+from minivlm.figures.video import context_bars, context_maps, film_strip, frames_in_context
 
 __all__ = [
     "PALETTE",
@@ -26,10 +27,14 @@ __all__ = [
     "block_matrix",
     "boxes_drawn",
     "budget_bars",
+    "context_bars",
+    "context_maps",
     "curves",
     "design_map",
     "embedding_graphs",
     "encoder_views",
+    "film_strip",
+    "frames_in_context",
     "gate_curves",
     "heat_maps",
     "likely_answers",

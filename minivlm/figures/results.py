@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from minivlm.data.tasks import TASKS
 from minivlm.figures.common import colours
-from minivlm.tables import BLIND, Result, interval
+from minivlm.tables import BLIND, Kind, interval
 
 
-def accuracy_against_tokens(results: Iterable[Result], tasks: Sequence[str] = TASKS) -> tuple[Figure, str]:
-    """A panel a task: accuracy against visual tokens a picture, a line a design, mean over seeds with its 95 %
-    interval; the blind decoder as a dashed line. ValueError where no design has results at two numbers of tokens."""
+def accuracy_against_tokens(
+    results: Iterable[Kind],
+    tasks: Sequence[str] = TASKS,
+    tokens: Callable[[Kind], float] = attrgetter("tokens"),
+    of: str = "picture",
+) -> tuple[Figure, str]:
+    """A panel a task: accuracy against visual `tokens` a picture, or what it is that they are `of`, a line a design,
+    mean over seeds with its 95 % interval; the blind decoder as a dashed line. ValueError where no design has results
+    at two numbers of tokens."""
     results = list(results)
     blind = [run for run in results if run.design == BLIND]
-    counts: dict[str, list[int]] = {}
+    counts: dict[str, list[float]] = {}
     for run in results:
         if run.design != BLIND:
-            counts[run.design] = sorted({*counts.get(run.design, ()), run.tokens})
+            counts[run.design] = sorted({*counts.get(run.design, ()), tokens(run)})
     if not any(len(there) > 1 for there in counts.values()):
         raise ValueError(f"a curve needs a design at two numbers of tokens or more, got {counts or 'no results'}")
     cols = min(3, len(tasks))
@@ -37,11 +44,11 @@ def accuracy_against_tokens(results: Iterable[Result], tasks: Sequence[str] = TA
     told = []
     for ax, task in zip(axes.flat, tasks, strict=False):
         for (design, there), colour in zip(counts.items(), colours(counts), strict=True):
-            runs = [[r.accuracy[task] for r in results if (r.design, r.tokens) == (design, k)] for k in there]
+            runs = [[r.accuracy[task] for r in results if (r.design, tokens(r)) == (design, k)] for k in there]
             middle, half = zip(*map(interval, runs), strict=True)
             ax.errorbar(there, middle, half, color=colour, marker="o", markersize=4, capsize=2, label=design)
             told.append(
-                f"{task}, {design}: " + ", ".join(f"{m:.0%} at {k}" for m, k in zip(middle, there, strict=True))
+                f"{task}, {design}: " + ", ".join(f"{m:.0%} at {k:g}" for m, k in zip(middle, there, strict=True))
             )
         if blind:
             ax.axhline(
@@ -51,9 +58,9 @@ def accuracy_against_tokens(results: Iterable[Result], tasks: Sequence[str] = TA
     every = sorted({k for there in counts.values() for k in there})
     for ax in axes.flat[len(tasks) :]:
         ax.axis("off")
-    axes[0, 0].set(xscale="log", ylim=(0, 1), xticks=every, xticklabels=every)
+    axes[0, 0].set(xscale="log", ylim=(0, 1), xticks=every, xticklabels=[f"{k:g}" for k in every])
     axes[0, 0].minorticks_off()
-    figure.supxlabel("visual tokens a picture", fontsize=9)
+    figure.supxlabel(f"visual tokens a {of}", fontsize=9)
     figure.supylabel("accuracy", fontsize=9)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3)
-    return figure, f"Accuracy against visual tokens a picture{' (dashed: blind)' if blind else ''}: {'; '.join(told)}."
+    return figure, f"Accuracy against visual tokens a {of}{' (dashed: blind)' if blind else ''}: {'; '.join(told)}."
