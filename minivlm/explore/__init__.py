@@ -2,6 +2,7 @@
 
 from minivlm.explore.base import Explorer
 from minivlm.explore.connectors import queries_explorer, questions_explorer
+from minivlm.explore.depths import depths_explorer
 from minivlm.explore.experts import experts_explorer
 from minivlm.explore.explorers import attention_explorer, budget_explorer, similarity_explorer
 from minivlm.explore.fusion import gates_explorer
@@ -14,6 +15,7 @@ __all__ = [
     "attention_explorer",
     "budget_explorer",
     "canvas_explorer",
+    "depths_explorer",
     "experts_explorer",
     "gates_explorer",
     "grounding_explorer",

@@ -5,6 +5,7 @@ from minivlm.figures.blocks import attention_distance, block_matrix
 from minivlm.figures.budget import budget_bars
 from minivlm.figures.common import PALETTE, show
 from minivlm.figures.contrast import match_probabilities, similarity, zero_shot_bars
+from minivlm.figures.depths import depth_raster, passed_patches
 from minivlm.figures.designs import design_map
 from minivlm.figures.experts import likely_answers, moved_parts, retention, sights
 from minivlm.figures.fusion import gate_curves, residual_shares, route_mosaic, sight_matrix
@@ -27,6 +28,7 @@ __all__ = [
     "boxes_drawn",
     "budget_bars",
     "curves",
+    "depth_raster",
     "design_map",
     "embedding_graphs",
     "encoder_views",
@@ -37,6 +39,7 @@ __all__ = [
     "match_probabilities",
     "moved_parts",
     "panels",
+    "passed_patches",
     "patch_filters",
     "picture_grid",
     "picture_share",
