@@ -52,7 +52,7 @@ class Size:
 
 SIZES = {
     "smoke": Size(24, 4, 4, align_steps=2, lot_steps=2, steps=2, per_task=6, pictures=2, rounds=1),
-    "cpu": Size(1500, 16, 8, align_steps=60, lot_steps=160, steps=240, per_task=300, pictures=16, rounds=15),
+    "cpu": Size(1500, 16, 8, align_steps=60, lot_steps=140, steps=160, per_task=200, pictures=16, rounds=15),
     "gpu": Size(20000, 128, 8, align_steps=100, lot_steps=600, steps=1000, per_task=2000, pictures=64, rounds=50),
 }
 
@@ -64,7 +64,8 @@ class DepthResult(Run):
     capacity, every  of the `DepthsConfig`; 1 and 0 for the plain decoder
     accuracy         the share of right answers a task
     worked           of all places of "pictures" and of "words" in the test, the share that a routed block works on
-    flops            operations of reading some pictures and a question (`long_batch`), and the "plain" decoder's
+    flops            operations of reading some pictures and a question (`long_batch`), its "own" and the "plain"
+                     decoder's
     milliseconds     of the same, both in turn, the median
     """
 
@@ -75,6 +76,16 @@ class DepthResult(Run):
     flops: dict[str, int]
     milliseconds: dict[str, float]
     machine: dict[str, str]
+
+    @property
+    def mean(self) -> float:
+        """Over tasks."""
+        return mean_of(self.accuracy, TASKS)
+
+    def left(self, what: str) -> float:
+        """Its own share of the plain decoder's "flops" or "milliseconds"."""
+        cost = getattr(self, what)
+        return cost["own"] / cost["plain"]
 
 
 def depth_run(
@@ -174,15 +185,10 @@ def depths_table(results: Iterable[DepthResult]) -> str:
         rows.setdefault((run.design, f"{run.capacity:.1%}", run.every or "-"), []).append(run)
     head = ("design", "capacity", "every", *TASKS, "mean", "pictures", "words", "operations", "time")
     lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
-    for what, runs in sorted(
-        rows.items(), key=lambda row: -statistics.mean(mean_of(r.accuracy, TASKS) for r in row[1])
-    ):
-        measures = [
-            *([run.accuracy[task] for run in runs] for task in TASKS),
-            [mean_of(r.accuracy, TASKS) for r in runs],
-        ]
+    ranked = sorted(rows.items(), key=lambda row: -statistics.mean(run.mean for run in row[1]))
+    for what, runs in ranked:
+        measures = [[run.accuracy[task] for run in runs] for task in TASKS] + [[run.mean for run in runs]]
         measures += [[run.worked[kind] for run in runs] for kind in ("pictures", "words")]
-        measures += [[cost["own"] / cost["plain"] for cost in costs]
-                     for costs in ([r.flops for r in runs], [r.milliseconds for r in runs])]  # fmt: skip
+        measures += [[run.left(cost) for run in runs] for cost in ("flops", "milliseconds")]
         lines.append(f"| {' | '.join(map(str, what))} | {' | '.join(map(percent, measures))} |")
     return "\n".join(lines)

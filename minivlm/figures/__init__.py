@@ -5,7 +5,7 @@ from minivlm.figures.blocks import attention_distance, block_matrix
 from minivlm.figures.budget import budget_bars
 from minivlm.figures.common import PALETTE, show
 from minivlm.figures.contrast import match_probabilities, similarity, zero_shot_bars
-from minivlm.figures.depths import depth_raster, passed_patches
+from minivlm.figures.depths import accuracy_against_skipping, depth_raster, passed_patches
 from minivlm.figures.designs import design_map
 from minivlm.figures.experts import likely_answers, moved_parts, retention, sights
 from minivlm.figures.fusion import gate_curves, residual_shares, route_mosaic, sight_matrix
@@ -21,6 +21,7 @@ from minivlm.figures.training import accuracy_bars, curves, picture_grid
 __all__ = [
     "PALETTE",
     "accuracy_against_cost",
+    "accuracy_against_skipping",
     "accuracy_bars",
     "attention_distance",
     "attention_maps",

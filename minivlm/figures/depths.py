@@ -1,7 +1,10 @@
-"""Depths as pictures: which block worked on which place, and which patches of a picture a block passed by."""
+"""Depths as pictures: which block worked on which place, which patches of a picture a block passed by, and accuracy
+against what is saved."""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -13,11 +16,13 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from minivlm.batch import Batch
-from minivlm.figures.common import PALETTE, told_apart, words_at
+from minivlm.depth import DepthResult
+from minivlm.figures.common import PALETTE, colours, told_apart, words_at
 from minivlm.language.depths import DepthsConfig
 from minivlm.layout import Kind
 from minivlm.model import Output
 from minivlm.skipping import worked
+from minivlm.tables import interval
 
 _COLOURS = {"passed by": "#e6e6e6", "worked on, picture": PALETTE["blue"], "worked on, word": PALETTE["orange"]}
 
@@ -104,3 +109,25 @@ def _veiled(ax: Axes, batch: Batch, output: Output, route: Bool[Tensor, " L"], s
         ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#999999", linewidth=0.4, zorder=3))
     ax.set(xticks=[], yticks=[])
     return int(route[places].sum()), len(places)
+
+
+def accuracy_against_skipping(runs: Sequence[DepthResult]) -> tuple[Figure, str]:
+    """Mean accuracy against operations and against time, both as shares of the plain decoder's: a point an arm, the
+    mean over seeds with its 95 % interval. ValueError where there is nothing to draw."""
+    if not runs:
+        raise ValueError("no results: train an arm first")
+    figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.2), sharey=True, layout="constrained")
+    arms, told = list(dict.fromkeys(run.design for run in runs)), []
+    for arm, colour in zip(arms, colours(arms), strict=True):
+        own = [run for run in runs if run.design == arm]
+        middle, half = interval([run.mean for run in own])
+        spent = {what: statistics.mean(run.left(what) for run in own) for what in ("flops", "milliseconds")}
+        for ax, share in zip(axes, spent.values(), strict=True):
+            error = 0 if math.isnan(half) else half
+            ax.errorbar(share, middle, error, fmt="o", color=colour, capsize=3, label=arm)
+        told.append(f"{arm} {middle:.0%} with {spent['flops']:.0%} and {spent['milliseconds']:.0%}")
+    for ax, label in zip(axes, ("operations", "time"), strict=True):
+        ax.set(xlabel=f"{label}, of the plain decoder's", xlim=(0, 1.15), ylim=(0, 1.03))
+    axes[0].set_ylabel("mean accuracy")
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=4)
+    return figure, f"Mean accuracy with operations and time, of the plain decoder's: {'; '.join(told)}."
