@@ -78,8 +78,9 @@ def _said(batch: Batch, output: Output, config: DepthsConfig, decode: Callable, 
 def passed_patches(
     batch: Batch, output: Output, config: DepthsConfig, samples: Sequence[int] | None = None
 ) -> tuple[Figure, str]:
-    """A row for each block that has a router, a column for each of the `samples` (default: all): the picture, with a
-    veil over the patches that the block passed by. `batch` needs images, one a sample."""
+    """A row for each block that has a router, a column for each of the `samples` (default: all): the picture, its
+    patches framed where the block worked on them, and veiled where it passed them by. `batch` needs images, one a
+    sample."""
     if batch.images is None:
         raise ValueError("patches are drawn on their picture: give a batch with images")
     samples = range(len(batch)) if samples is None else samples
@@ -93,7 +94,7 @@ def passed_patches(
             seen, patches = _veiled(ax, batch, output, rows[block, sample], sample)
             ax.set_title(f"{seen} of {patches}", fontsize=9)
             told.append(f"picture {sample + 1}, block {block + 1}: {seen} of {patches}")
-    return figure, f"Patches that a block works on, all others veiled: {'; '.join(told)}."
+    return figure, f"Patches that a block works on (framed; all others veiled): {'; '.join(told)}."
 
 
 def _veiled(ax: Axes, batch: Batch, output: Output, route: Bool[Tensor, " L"], sample: int) -> tuple[int, int]:
@@ -104,9 +105,10 @@ def _veiled(ax: Axes, batch: Batch, output: Output, route: Bool[Tensor, " L"], s
     ax.imshow(picture.permute(1, 2, 0).clamp(0, 1), extent=(0, width, height, 0), interpolation="nearest")
     for place in places:
         corner = (int(layout.col[sample, place]), int(layout.row[sample, place]))
-        if not route[place]:
-            ax.add_patch(Rectangle(corner, 1, 1, facecolor="white", alpha=0.8, zorder=2))
-        ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#999999", linewidth=0.4, zorder=3))
+        if route[place]:
+            ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=PALETTE["vermilion"], linewidth=1.2, zorder=3))
+        else:
+            ax.add_patch(Rectangle(corner, 1, 1, facecolor="white", alpha=0.8, edgecolor="#999999", linewidth=0.4))
     ax.set(xticks=[], yticks=[])
     return int(route[places].sum()), len(places)
 
