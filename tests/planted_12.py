@@ -94,8 +94,11 @@ MISTAKES = {
     ],
     "12.saved": [
         (_saved(share="cost(n) / cost(length)"), "what is left"),
-        (_saved("2 * places * (4 * width**2 + 3 * width * mlp_width)"), "Attention is forgotten"),
-        (_saved("2 * places * (4 * width**2 + 3 * width * mlp_width) + 4 * places * length * width"), "attends among"),
+        (_saved("2 * places * (4 * width**2 + 3 * width * mlp_width)"), "falls with the square"),
+        (
+            _saved("2 * places * (4 * width**2 + 3 * width * mlp_width) + 4 * places * length * width"),
+            "falls with the square",
+        ),
         (_saved("4 * places**2 * width"), "Attention alone"),
         (_saved("places * (4 * width**2 + 3 * width * mlp_width) + 4 * places**2 * width"), "multiply-add"),
         (_saved("2 * places * (4 * width**2 + 2 * width * mlp_width) + 4 * places**2 * width"), "three maps"),

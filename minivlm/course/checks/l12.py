@@ -137,15 +137,14 @@ def check_saved(answer: Callable) -> None:
     def share(few: float, whole: float) -> Tensor:
         return torch.tensor(1 - few / whole)
 
-    def cost(places: float, maps: float = maps, seen: float | None = None) -> float:
-        return places * maps + pairs * places * (places if seen is None else seen)
+    def cost(places: int, maps: float = maps) -> float:
+        return places * maps + pairs * places**2
 
     want = torch.tensor(saved(length, n, width, mlp_width))
-    whole = cost(length)
     classics = {
         "That is what is left: the share saved is one less it.": 1 - want,
-        "Attention is forgotten: the few also look at fewer others.": share(n, length),
-        "The few look at all places: a routed block attends among the few alone.": share(cost(n, seen=length), whole),
+        "Attention falls with the square: it is forgotten here, or the few look at all places, not at one another alone.":
+            share(n, length),
         "Attention alone is counted: the maps of attention and MLP cost a place each, too.": share(n**2, length**2),
         "A multiply-add is two operations in the maps as well.": share(cost(n, maps / 2), cost(length, maps / 2)),
         "The MLP of a Llama has three maps: gate, up and down.": share(
