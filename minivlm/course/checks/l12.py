@@ -143,7 +143,7 @@ def check_saved(answer: Callable) -> None:
     want = torch.tensor(saved(length, n, width, mlp_width))
     classics = {
         "That is what is left: the share saved is one less it.": 1 - want,
-        "Attention falls with the square: it is forgotten here, or the few look at all places, not at one another alone.":
+        "Attention falls with the square: it is forgotten here, or the few look at all, not at one another alone.":
             share(n, length),
         "Attention alone is counted: the maps of attention and MLP cost a place each, too.": share(n**2, length**2),
         "A multiply-add is two operations in the maps as well.": share(cost(n, maps / 2), cost(length, maps / 2)),
