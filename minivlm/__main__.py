@@ -153,6 +153,16 @@ def hear(arguments: argparse.Namespace) -> None:
     print(hear_table([hear(*run, arguments.scale, arguments.out, arguments.precision) for run in runs]))
 
 
+def depth(arguments: argparse.Namespace) -> None:
+    """Train decoders whose blocks skip places, by rule or by lot, and one that skips none; print what each answers."""
+    from minivlm.depth import depth_run, depths_table
+    from minivlm.tables import setting
+
+    how = (arguments.capacity, arguments.every, arguments.scale, arguments.out, arguments.precision)
+    results = [depth_run(design, seed, *how) for seed in arguments.seeds for design in arguments.designs]
+    print(f"{depths_table(results)}\n\n{setting(results)}")
+
+
 def _answering(path: str) -> VLM:
     """The model of a file, or a ValueError if it is one that cannot be asked."""
     from minivlm.storage import load
@@ -254,6 +264,12 @@ def parser() -> argparse.ArgumentParser:
     sub = command(hear, "hear")
     sub.add_argument("--graphs", nargs="+", metavar="GRAPH", help="of: shared, disjoint, fac (default: all)")
     several_seeds(sub, "runs/hear")
+    sub = command(depth, "depth")
+    arms = ("llava15", "mod", "mod_auxiliary", "mod_random")
+    sub.add_argument("designs", nargs="*", default=arms, metavar="DESIGN", help=f"of: {', '.join(arms)} (default: all)")
+    sub.add_argument("--capacity", type=float, default=0.125, help="share of places worked on (default: %(default)s)")
+    sub.add_argument("--every", type=int, default=2, help="of how many blocks one is routed (default: %(default)s)")
+    several_seeds(sub, "runs/depth")
     sub = command(pretrain, "pretrain")
     sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
     sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")

@@ -23,6 +23,7 @@ from minivlm.explore import (
     budget_explorer,
     canvas_explorer,
     context_explorer,
+    depths_explorer,
     experts_explorer,
     frames_explorer,
     gates_explorer,
@@ -36,7 +37,9 @@ from minivlm.fusion.cross_attention import FlamingoCrossAttention
 from minivlm.fusion.visual_expert import VisualExpertConfig
 from minivlm.gates import forced
 from minivlm.grounding import Located
+from minivlm.language.depths import DepthsConfig
 from minivlm.model import VLM, ConnectorConfig, Output, VLMConfig
+from minivlm.skipping import highest_picked
 from minivlm.vision.patches import PatchesConfig
 
 DIALOG = [("what color is the circle ?", "red"), ("is there a red circle ?", "no")]
@@ -224,6 +227,26 @@ def context() -> Explorer:
     return context_explorer(*watched())
 
 
+def skipped() -> tuple[Batch, dict[float, Output], DepthsConfig]:
+    """Two pictures with a question each, and what a tiny decoder of three blocks, two of which are routed, makes of
+    them by the highest scores at three capacities."""
+    dialogs, plain = [[(QUESTIONS[0], "red")], [(QUESTIONS[2], "no")]], tiny.vlm().config
+    batch = Batch.pack(tiny.TOKENIZER, dialogs, images=PAIRS[..., :16, :16])
+    torch.manual_seed(1)
+    model = replace(plain, language=DepthsConfig(replace(plain.language, depth=3), every=1)).build()
+    for weights in model.parameters():
+        torch.nn.init.normal_(weights, std=0.5)
+    outputs = {}
+    for capacity in (0.25, 0.5, 1.0):
+        with highest_picked(model, capacity), torch.no_grad():
+            outputs[capacity] = model(batch, capture=True)
+    return batch, outputs, model.config.language
+
+
+def depths() -> Explorer:
+    return depths_explorer(*skipped(), tiny.TOKENIZER.decode)
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -237,4 +260,5 @@ ALL = {
     "raw": raw,
     "frames": frames,
     "context": context,
+    "depths": depths,
 }

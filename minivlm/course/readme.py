@@ -15,6 +15,7 @@ import nbformat
 from minivlm.budget import budget
 from minivlm.course import RESULT_MIME
 from minivlm.course.times import cost, read
+from minivlm.depth import bundled_depths, depths_table
 from minivlm.designs import DESIGNS
 from minivlm.ground import bundled_grounding, grounding_table
 from minivlm.hear import bundled_hear, hear_table
@@ -105,6 +106,7 @@ def filled(text: str) -> str:
         "reading": lambda: with_setting(readings_table, bundled_readings()),
         "hear": lambda: with_setting(hear_table, bundled_hear()),
         "watching": lambda: with_setting(watching_table, bundled_watching()),
+        "depths": lambda: with_setting(depths_table, bundled_depths()),
     }
     for name, make in makers.items():
         made = f"<!-- {name} -->\n{make()}\n<!-- end -->"

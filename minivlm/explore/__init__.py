@@ -2,6 +2,7 @@
 
 from minivlm.explore.base import Explorer
 from minivlm.explore.connectors import queries_explorer, questions_explorer
+from minivlm.explore.depths import depths_explorer
 from minivlm.explore.experts import experts_explorer
 from minivlm.explore.explorers import attention_explorer, budget_explorer, similarity_explorer
 from minivlm.explore.fusion import gates_explorer
@@ -16,6 +17,7 @@ __all__ = [
     "budget_explorer",
     "canvas_explorer",
     "context_explorer",
+    "depths_explorer",
     "experts_explorer",
     "frames_explorer",
     "gates_explorer",

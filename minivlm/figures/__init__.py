@@ -5,6 +5,7 @@ from minivlm.figures.blocks import attention_distance, block_matrix
 from minivlm.figures.budget import budget_bars
 from minivlm.figures.common import PALETTE, show
 from minivlm.figures.contrast import match_probabilities, similarity, zero_shot_bars
+from minivlm.figures.depths import accuracy_against_skipping, depth_raster, passed_patches
 from minivlm.figures.designs import design_map
 from minivlm.figures.experts import likely_answers, moved_parts, retention, sights
 from minivlm.figures.fusion import gate_curves, residual_shares, route_mosaic, sight_matrix
@@ -21,6 +22,7 @@ from minivlm.figures.video import context_bars, context_maps, film_strip, frames
 __all__ = [
     "PALETTE",
     "accuracy_against_cost",
+    "accuracy_against_skipping",
     "accuracy_bars",
     "attention_distance",
     "attention_maps",
@@ -30,6 +32,7 @@ __all__ = [
     "context_bars",
     "context_maps",
     "curves",
+    "depth_raster",
     "design_map",
     "embedding_graphs",
     "encoder_views",
@@ -42,6 +45,7 @@ __all__ = [
     "match_probabilities",
     "moved_parts",
     "panels",
+    "passed_patches",
     "patch_filters",
     "picture_grid",
     "picture_share",
