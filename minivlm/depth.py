@@ -22,7 +22,7 @@ from minivlm.evaluate import evaluate
 from minivlm.language.depths import DepthsConfig
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM, VLMConfig
-from minivlm.runtime import pick_device, pick_scale
+from minivlm.runtime import choose_scale, pick_device
 from minivlm.skipping import long_batch, milliseconds, operations, shares_worked
 from minivlm.storage import warm_start
 from minivlm.streams import Bank, Dialogs, generator
@@ -98,9 +98,7 @@ def depth_run(
     precision: str | None = None,
 ) -> DepthResult:
     """Train one of the `ARMS`, and test it; what is found in `folder` is not run again."""
-    scale = scale or pick_scale(pick_device())
-    if scale not in SIZES:
-        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SIZES)}")
+    scale = choose_scale(scale, SIZES)
     if design not in ARMS:
         raise ValueError(f"unknown arm {design!r}; choose one of {', '.join(ARMS)}")
     config, size = deepened(design, capacity, every), SIZES[scale]
