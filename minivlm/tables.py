@@ -106,7 +106,7 @@ def mean_of(accuracy: Mapping[str, float], tasks: Sequence[str] = TASKS) -> floa
     return statistics.mean(accuracy[task] for task in tasks)
 
 
-def paired(some: Iterable[Result], others: Iterable[Result], measure: Callable[[Result], float]) -> list[float]:
+def paired(some: Iterable[Kind], others: Iterable[Kind], measure: Callable[[Kind], float]) -> list[float]:
     """How much higher `measure` is for `some` than for `others`, seed by seed, of those seeds that both have."""
     ours, theirs = ({run.seed: measure(run) for run in runs} for runs in (some, others))
     return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]

@@ -88,7 +88,8 @@ def test_what_cannot_be_drawn_is_refused():
 
 
 def test_a_point_stands_at_the_shares_of_its_arm_and_its_bar_spans_the_interval():
-    runs = [made_up("mod", 0, 0.5), made_up("mod", 1, 0.6), made_up("mod_random", 0, 0.3, own=80)]
+    other = replace(made_up("mod", 0, 0.3, own=80), every=2)
+    runs = [made_up("mod", 0, 0.5), made_up("mod", 1, 0.6), other]
     figure, alt = accuracy_against_skipping(runs)
     middle, half = interval([0.6, 0.7])
     for axes, shares in zip(figure.axes, ((0.75, 1.0), (0.9, 0.9)), strict=True):
@@ -96,4 +97,5 @@ def test_a_point_stands_at_the_shares_of_its_arm_and_its_bar_spans_the_interval(
         assert points == [[shares[0], pytest.approx(middle)], [shares[1], pytest.approx(0.4)]]
         [segment] = axes.containers[0].lines[2][0].get_segments()
         assert segment[:, 1].tolist() == pytest.approx([middle - half, middle + half])
-    assert "mod 65% with 75% and 90%; mod_random 40% with 100% and 90%." in alt
+    assert "mod, 12.5%, every 3 65% with 75% and 90%; mod, 12.5%, every 2 40% with 100% and 90%." in alt
+    assert "plain 40% with" in accuracy_against_skipping([replace(other, design="plain", every=0)])[1]

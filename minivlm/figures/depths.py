@@ -114,14 +114,15 @@ def _veiled(ax: Axes, batch: Batch, output: Output, route: Bool[Tensor, " L"], s
 
 
 def accuracy_against_skipping(runs: Sequence[DepthResult]) -> tuple[Figure, str]:
-    """Mean accuracy against operations and against time, both as shares of the plain decoder's: a point an arm, the
-    mean over seeds with its 95 % interval. ValueError where there is nothing to draw."""
+    """Mean accuracy against operations and against time, both as shares of the plain decoder's: a point an arm and its
+    depths, the mean over seeds with its 95 % interval. ValueError where there is nothing to draw."""
     if not runs:
         raise ValueError("no results: train an arm first")
-    figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.2), sharey=True, layout="constrained")
-    arms, told = list(dict.fromkeys(run.design for run in runs)), []
-    for arm, colour in zip(arms, colours(arms), strict=True):
-        own = [run for run in runs if run.design == arm]
+    figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.4), sharey=True, layout="constrained")
+    arms, told = {}, []
+    for run in runs:
+        arms.setdefault(_arm(run), []).append(run)
+    for (arm, own), colour in zip(arms.items(), colours(arms), strict=True):
         middle, half = interval([run.mean for run in own])
         spent = {what: statistics.mean(run.left(what) for run in own) for what in ("flops", "milliseconds")}
         for ax, share in zip(axes, spent.values(), strict=True):
@@ -131,5 +132,10 @@ def accuracy_against_skipping(runs: Sequence[DepthResult]) -> tuple[Figure, str]
     for ax, label in zip(axes, ("operations", "time"), strict=True):
         ax.set(xlabel=f"{label}, of the plain decoder's", xlim=(0, 1.15), ylim=(0, 1.03))
     axes[0].set_ylabel("mean accuracy")
-    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=4)
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3)
     return figure, f"Mean accuracy with operations and time, of the plain decoder's: {'; '.join(told)}."
+
+
+def _arm(run: DepthResult) -> str:
+    """A run's arm, and its depths where it has some."""
+    return f"{run.design}, {run.capacity:.1%}, every {run.every}" if run.every else run.design
