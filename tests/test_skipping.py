@@ -33,8 +33,8 @@ def bank(model) -> Bank:
 
 
 def read(model: VLM, bank: Bank) -> Output:
-    """Two scenes with a question each, by the highest scores."""
-    dialogs = [[("what color is the circle ?", "red")], [("is there a red star ?", "no")]]
+    """Two scenes with a question each, one shorter than the other, by the highest scores."""
+    dialogs = [[("what color is the circle ?", "red")], [("is there a star ?", "no")]]
     batch = Batch.pack(mini_tokenizer(), dialogs, features=bank.features[:2])
     with torch.no_grad(), highest_picked(model, 0.25):
         return model(batch, capture=True)
