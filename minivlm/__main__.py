@@ -155,11 +155,11 @@ def hear(arguments: argparse.Namespace) -> None:
 
 def depth(arguments: argparse.Namespace) -> None:
     """Train decoders whose blocks skip places, by rule or by lot, and one that skips none; print what each answers."""
-    from minivlm.depth import depth_run, depths_table
+    from minivlm.depth import ARMS, depth_run, depths_table
     from minivlm.tables import setting
 
     how = (arguments.capacity, arguments.every, arguments.scale, arguments.out, arguments.precision)
-    results = [depth_run(design, seed, *how) for seed in arguments.seeds for design in arguments.designs]
+    results = [depth_run(design, seed, *how) for seed in arguments.seeds for design in arguments.designs or ARMS]
     print(f"{depths_table(results)}\n\n{setting(results)}")
 
 
@@ -265,8 +265,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--graphs", nargs="+", metavar="GRAPH", help="of: shared, disjoint, fac (default: all)")
     several_seeds(sub, "runs/hear")
     sub = command(depth, "depth")
-    arms = ("llava15", "mod", "mod_auxiliary", "mod_random")
-    sub.add_argument("designs", nargs="*", default=arms, metavar="DESIGN", help=f"of: {', '.join(arms)} (default: all)")
+    told = "of: llava15, mod, mod_auxiliary, mod_random (default: all)"
+    sub.add_argument("designs", nargs="*", metavar="DESIGN", help=told)
     sub.add_argument("--capacity", type=float, default=0.125, help="share of places worked on (default: %(default)s)")
     sub.add_argument("--every", type=int, default=2, help="of how many blocks one is routed (default: %(default)s)")
     several_seeds(sub, "runs/depth")
