@@ -93,14 +93,17 @@ def test_bars_are_the_frames_of_published_budgets():
 @pytest.mark.parametrize(("tokens", "fit"), [(1, 8), (3, 6), (20, 1), (21, 0)])
 def test_frames_without_room_are_pale(tokens, fit):
     figure, alt = frames_in_context(FRAMES, tokens, 24, words=4)
-    assert [ax.images[0].get_alpha() == 1 for ax in figure.axes] == [n < fit for n in range(8)]
+    *pictures, bar = figure.axes
+    assert [ax.images[0].get_alpha() == 1 for ax in pictures] == [n < fit for n in range(8)]
+    assert bar.get_xlim() == (0, 24)
+    assert [(part.get_x(), part.get_width()) for part in bar.patches] == [(0, 4), (4, fit * tokens)]
     assert f"take {8 * tokens + 4} positions; the context has 24. {'All' if fit == 8 else fit} of the frames fit" in alt
     assert alt.endswith(f"in {fit * tokens + 4} positions; {8 - fit} are never seen.")
 
 
 def test_many_frames_stand_in_rows():
     figure, _ = frames_in_context(FRAMES.repeat(3, 1, 1, 1)[:18], 1, 10, words=0)
-    assert len(figure.axes) == 32 and sum(bool(ax.images) for ax in figure.axes) == 18
+    assert len(figure.axes) == 33 and sum(bool(ax.images) for ax in figure.axes) == 18
     assert figure.axes[9].images[0].get_alpha() == 1 > figure.axes[10].images[0].get_alpha()
 
 

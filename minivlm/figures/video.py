@@ -132,20 +132,31 @@ def frames_in_context(
     frames: Float[Tensor, "T 3 H W"], tokens: int, context: int, words: int = 64
 ) -> tuple[Figure, str]:
     """All frames of a video, those in colour that fit into the context at so many tokens a frame; the others are pale:
-    the model never sees them."""
+    the model never sees them. Under them a bar: the context, and what words and frames take of it."""
     count, fit = len(frames), min(len(frames), frames_that_fit(tokens, context, words))
     rows, cols = -(-count // PER_ROW), min(count, PER_ROW)
-    size = (0.62 * cols + 0.3, 0.62 * rows + 0.3)
-    figure, axes = plt.subplots(rows, cols, figsize=size, squeeze=False, layout="constrained")
+    figure = plt.figure(figsize=(0.62 * cols + 0.3, 0.62 * rows + 1.0), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[0.62 * rows + 0.2, 0.8])
+    axes = above.subplots(rows, cols, squeeze=False)
     for ax in axes.flat[count:]:
         ax.axis("off")
     for number, (ax, frame) in enumerate(zip(axes.flat, frames, strict=False)):
         _picture(ax, frame, shown=number < fit)
+    _context(below.subplots(), context, words, fit * tokens)
     each, needed, used = "1 token" if tokens == 1 else f"{tokens} tokens", count * tokens + words, fit * tokens + words
     return figure, (
         f"{count} frames of {each} and {words} words take {needed:,} positions; the context has {context:,}. "
         f"{'All' if fit == count else fit} of the frames fit, in {used:,} positions; {count - fit} are never seen."
     )
+
+
+def _context(axes: Axes, context: int, words: int, visual: int) -> None:
+    """The positions of a context as a bar as wide as the axes."""
+    axes.barh(0, words, color="#bbbbbb", label=f"words {words:,}")
+    axes.barh(0, visual, left=words, color=PALETTE["purple"], label=f"frames {visual:,}")
+    axes.set(xlim=(0, context), yticks=[])
+    axes.set_xticks([0, context], ["0", f"context {context:,}"], fontsize=8)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8)
 
 
 def context_gaze(output: Output, config: VLMConfig, sample: int = 0) -> Float[Tensor, "T rows cols"]:
