@@ -182,7 +182,7 @@ def elo(battles: Battles, orders: Int[np.ndarray, "orders battles"]) -> Float[np
 
 
 def shuffled_elo(battles: Battles, times: int, seed: int = 0) -> Float[np.ndarray, "times designs"]:
-    """Elo's ratings after the same battles, in so many orders. 100,000 battles take some seconds: of many designs, rate
-    a task."""
+    """Elo's ratings after the same battles, in so many orders. 100,000 battles take a second or more, so where there
+    are many designs, look at a task."""
     chance = np.random.default_rng(seed)
     return elo(battles, np.stack([chance.permutation(len(battles.scores)) for _ in range(times)]))

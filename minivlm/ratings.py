@@ -147,19 +147,24 @@ def table(ratings: Ratings, accuracy: Mapping[str, Sequence[float]], tasks: Mapp
     """A Markdown table, the best first: the ranks a design may have, its rating and half of the 95 % interval, beside
     them its mean `accuracy` (a value a seed) in per cent, and its ratings in single `tasks`. ValueError for a design
     without accuracy."""
-    missing = [name for name in ratings.designs if name not in accuracy]
-    if missing:
-        raise ValueError(f"no accuracy of {', '.join(missing)}: an arena is shown with accuracy beside it")
-    tasks = tasks or {}
+    right, tasks = beside(ratings, accuracy), tasks or {}
     lines = [
         f"| rank | design | rating | accuracy |{''.join(f' {task} |' for task in tasks)}",
         f"| ---: | --- | ---: | ---: |{' ---: |' * len(tasks)}",
     ]
     for number in ratings.order:
         name = ratings.designs[number]
-        cells = [said_rank(ratings.ranks[number]), name, _said(ratings, name), percent(accuracy[name])]
+        cells = [said_rank(ratings.ranks[number]), name, _said(ratings, name), percent(right[number])]
         lines.append(f"| {' | '.join(cells + [_said(own, name) for own in tasks.values()])} |")
     return "\n".join(lines)
+
+
+def beside(ratings: Ratings, accuracy: Mapping[str, Sequence[float]]) -> list[Sequence[float]]:
+    """The accuracies of the rated designs, in their order; ValueError for a design that has none."""
+    missing = [name for name in ratings.designs if not len(accuracy.get(name, ()))]
+    if missing:
+        raise ValueError(f"no accuracy of {', '.join(missing)}: an arena is shown with accuracy beside it")
+    return [accuracy[name] for name in ratings.designs]
 
 
 def said_rank(ranks: tuple[int, int]) -> str:
