@@ -114,14 +114,14 @@ def bradley_terry(points: Float[np.ndarray, "*batch designs"], battles: float) -
         raise ValueError(f"win shares of {others + 1} designs and {battles} battles a pair cannot sum up to {points}")
     points = (battles * points + others / 2) / (battles + 1)
     logits = np.zeros(points.shape)
-    for _ in range(100):  # Newton's steps, kept short: far from the top the curvature says little
+    for _ in range(100):  # Newton's steps; from where all are equal, some ten are enough, and thirty for the surest
         shares = _sigmoid(logits[..., :, None] - logits[..., None, :])
         curvature = -shares * (1 - shares)
         own = np.arange(others + 1)
         curvature[..., own, own] -= curvature.sum(axis=-1)
         slope = points - (shares.sum(axis=-1) - 0.5)
         # all logits may rise together: adding a constant to the curvature holds their mean where it is
-        step = np.linalg.solve(curvature + 1, slope[..., None])[..., 0].clip(-1, 1)
+        step = np.linalg.solve(curvature + 1, slope[..., None])[..., 0]
         logits = logits + step - step.mean(axis=-1, keepdims=True)
         if np.abs(step).max() < 1e-10:
             break
