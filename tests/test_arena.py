@@ -97,14 +97,14 @@ def test_true_ratings_come_back_from_the_shares_that_they_lead_to():
 
 
 def test_at_the_top_expected_points_are_those_made_however_sure_battles_are():
-    """Where the likelihood is greatest its slope is nought; from even designs to a ladder where each beats all below."""
+    """There the slope of the likelihood is nought: of even designs, and of a ladder where each beats all below."""
     chance = np.random.default_rng(0)
     for spread in (0, 200, 3000):
         for designs in (2, 5, 9):
             made = expected_shares(spread * chance.normal(size=designs)).sum(axis=1) - 0.5
-            for points in (made, np.arange(designs, dtype=float)):
-                found = bradley_terry(points, 1e6)
-                left = expected_shares(found).sum(axis=1) - 0.5 - (1e6 * points + (designs - 1) / 2) / (1e6 + 1)
+            for sums in (made, np.arange(designs, dtype=float)):
+                found = bradley_terry(sums, 1e6)
+                left = expected_shares(found).sum(axis=1) - 0.5 - (1e6 * sums + (designs - 1) / 2) / (1e6 + 1)
                 assert np.abs(left).max() < 1e-9 and found.mean() == pytest.approx(1000)
 
 

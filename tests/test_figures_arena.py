@@ -14,7 +14,7 @@ from minivlm.figures import duel_panels, elo_spread, misfit_matrix, rating_rows,
 from minivlm.ratings import Ratings, duel
 
 SHARES = np.array([[0.5, 0.4, 0.7], [0.6, 0.5, 0.2], [0.3, 0.8, 0.5]])  # b over a, a over c, c over b
-APART = np.array([[False, False, True], [False, False, True], [True, True, False]])
+APART = np.array([[False, True, False], [True, False, True], [False, True, False]])
 FOUND = Ratings(("a", "b", "c"), np.array([980.0, 1120.0, 900.0]), np.array([10.0, 20.0, 30.0]), APART, SHARES)
 
 
@@ -25,6 +25,9 @@ def closed():
 
 
 def rows(figure) -> list[str]:
+    """Names from top to bottom."""
+    bottom, top = figure.axes[0].get_ylim()
+    assert top < bottom
     return [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
@@ -42,12 +45,12 @@ def test_a_row_a_design_with_rating_ranks_and_accuracy():
     rating, ranks, accuracy = figure.axes
     assert rows(figure) == ["b", "a", "c"]
     assert bars(rating) == [(1120, 1100, 1140), (980, 970, 990), (900, 870, 930)]
-    assert [tuple(line.get_xdata()) for line in ranks.lines] == [(1, 2), (1, 2), (3, 3)]
+    assert [tuple(line.get_xdata()) for line in ranks.lines] == [(1, 1), (2, 3), (2, 3)]
     assert all(line.get_marker() == "o" for line in ranks.lines), "a single rank is a line without length"
     reach = 12.706 * 10  # of two values, ten points from their mean
     wanted = [(80, 80, 80), (60, 60 - reach, 60 + reach), (25, 25, 25)]
     assert [value for bar in bars(accuracy) for value in bar] == pytest.approx([v for bar in wanted for v in bar])
-    assert "b 1120 ± 20, rank 1-2, accuracy 80%; a 980 ± 10, rank 1-2, accuracy 60%; c 900 ± 30, rank 3," in told
+    assert "b 1120 ± 20, rank 1, accuracy 80%; a 980 ± 10, rank 2-3, accuracy 60%; c 900 ± 30, rank 2-3," in told
     assert told.endswith("2 of 3 pairs are told apart.")
     with pytest.raises(ValueError, match="no accuracy of b, c"):
         rating_rows(FOUND, {"a": [0.5], "c": []})

@@ -110,6 +110,10 @@ def test_questions_move_ratings_as_much_as_their_variance_says():
     found = rate(Margins(["a"] * 400, {"one": won, "other": -won}), draws=4000)
     wanted = 1.96 / math.sqrt(400 * 0.7 * 0.3) * 400 / math.log(10) / 2  # half of the difference is each design's
     assert found.half == pytest.approx([wanted] * 2, rel=0.06)
+    half = 1.96 * math.sqrt(0.7 * 0.3 / 400)
+    assert duel(Margins(["a"] * 400, {"one": won, "other": -won}), "one", "other") == pytest.approx(
+        (0.7, 0.7 - half, 0.7 + half), abs=0.005
+    )
 
 
 def test_two_designs_whose_seeds_differ_have_students_interval():
