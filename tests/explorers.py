@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import arenas
+import numpy as np
 import tiny
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from minivlm.designs import configure
 from minivlm.evaluate import Score
 from minivlm.explore import (
     Explorer,
+    arena_explorer,
     attention_explorer,
     budget_explorer,
     canvas_explorer,
@@ -247,6 +250,11 @@ def depths() -> Explorer:
     return depths_explorer(*skipped(), tiny.TOKENIZER.decode)
 
 
+def arena() -> Explorer:
+    chance = np.random.default_rng(0)
+    return arena_explorer(arenas.played(chance, arenas.abilities(chance, 3, 2), np.full(3, 0.2), seeds=3, each=20))
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -261,4 +269,5 @@ ALL = {
     "frames": frames,
     "context": context,
     "depths": depths,
+    "arena": arena,
 }

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import tiny
 import torch
 from safetensors.torch import save_file
@@ -22,6 +23,7 @@ from torch import nn
 
 from minivlm import Batch, budget, build, from_transformers, load, mini, save, setup
 from minivlm.__main__ import main
+from minivlm.arena import Margins
 from minivlm.attention import LayerCache, attend
 from minivlm.connectors.separators import Separators
 from minivlm.contrastive.mmv import GivenConfig
@@ -285,6 +287,20 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "captions that do not match": (lambda: picture_grid(PICTURES[:, 0], ["a"]), ValueError, "2 pictures and 1"),
     "no curves": (lambda: curves({}), ValueError, "got 0"),
     "too many bars": (lambda: accuracy_bars({str(n): {} for n in range(20)}), ValueError, "got 20"),
+    # --- an arena
+    "margins of other seeds": (
+        lambda: Margins(["a"], {"one": np.zeros((3, 1)), "other": np.zeros((2, 1))}), ValueError, "other (2, 1)"
+    ),
+    "margins of other questions": (
+        lambda: Margins(["a"], {"one": np.zeros((3, 2)), "other": np.zeros((3, 2))}), ValueError, "must be (seeds, 1)"
+    ),
+    "margins without seeds": (
+        lambda: Margins(["a"], {"one": np.zeros(1), "other": np.zeros(1)}), ValueError, "must be (seeds, 1)"
+    ),
+    "margins of no questions": (
+        lambda: Margins([], {"one": np.zeros((3, 0)), "other": np.zeros((3, 0))}), ValueError, "of no questions"
+    ),
+    "margins in a list": (lambda: Margins(["a"], {"one": [[0.0]], "other": [[0.0]]}), TypeError, "one are a list"),
     # --- the command line, whose errors end the program with one line
     "asking about no picture": (lambda: main(["ask", "none.png", "what ?"]), SystemExit, "no such picture"),
     "asking two towers": (

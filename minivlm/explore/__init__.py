@@ -1,5 +1,6 @@
 """Explorers: figures with controls, for what a static picture can show only a few states of."""
 
+from minivlm.explore.arena import arena_explorer
 from minivlm.explore.base import Explorer
 from minivlm.explore.connectors import queries_explorer, questions_explorer
 from minivlm.explore.depths import depths_explorer
@@ -13,6 +14,7 @@ from minivlm.explore.video import context_explorer, frames_explorer
 
 __all__ = [
     "Explorer",
+    "arena_explorer",
     "attention_explorer",
     "budget_explorer",
     "canvas_explorer",

@@ -1,5 +1,6 @@
 """Figures: static matplotlib pictures of data, layouts and outputs, each with its description in words."""
 
+from minivlm.figures.arena import duel_panels, elo_spread, misfit_matrix, rating_rows, win_matrix
 from minivlm.figures.attention import attention_maps, heat_maps, picture_share, words_of_patch
 from minivlm.figures.blocks import attention_distance, block_matrix
 from minivlm.figures.budget import budget_bars
@@ -35,6 +36,8 @@ __all__ = [
     "depth_raster",
     "design_map",
     "embedding_graphs",
+    "duel_panels",
+    "elo_spread",
     "encoder_views",
     "film_strip",
     "frames_in_context",
@@ -43,6 +46,7 @@ __all__ = [
     "likely_answers",
     "lines",
     "match_probabilities",
+    "misfit_matrix",
     "moved_parts",
     "panels",
     "passed_patches",
@@ -53,6 +57,7 @@ __all__ = [
     "query_similarity",
     "question_maps",
     "rasters",
+    "rating_rows",
     "receptive_fields",
     "residual_shares",
     "retention",
@@ -64,6 +69,7 @@ __all__ = [
     "sights",
     "similarity",
     "token_strip",
+    "win_matrix",
     "words_of_patch",
     "zero_shot_bars",
 ]
