@@ -157,7 +157,7 @@ def told(done: Bench) -> list[str]:
         f"{one.wanted:.0%})"
         for one in done.shares
     )
-    where = f"{done.machine['device']}, {done.machine['threads']} threads"
+    where = f"{done.machine['device']}, threads: {done.machine['threads']}"
     versions = ", ".join(f"{name} {done.machine[name]}" for name in ("torch", "transformers", "open_clip_torch"))
     left = [f"Left out: {'; '.join(f'{name} ({why})' for name, why in done.skipped.items())}."] if done.skipped else []
     return [

@@ -19,11 +19,11 @@ def speed_bars(ratios: Sequence[Ratio]) -> tuple[Figure, str]:
         raise ValueError("no ratios: run `python -m minivlm bench` first")
     figure, ax = plt.subplots(figsize=(9, 0.8 + 0.5 * len(ratios)), layout="constrained")
     for row, one in enumerate(ratios):
-        colour = PALETTE["blue"] if one.ratio >= one.wanted else PALETTE["orange"]
-        ax.barh(row, one.ratio, 0.6, color=colour)
+        fill, ink = (PALETTE["blue"], "white") if one.ratio >= one.wanted else (PALETTE["orange"], "black")
+        ax.barh(row, one.ratio, 0.6, color=fill)
         ax.hlines(row, *one.spread, color="black", linewidth=1)
         ax.plot(one.wanted, row, marker="|", markersize=16, color=PALETTE["vermilion"], linestyle="")
-        ax.annotate(f"{one.ratio:.2f}", (0, row), (4, 0), textcoords="offset points", va="center", color="white")
+        ax.annotate(f"{one.ratio:.2f}", (0, row), (4, 0), textcoords="offset points", va="center", color=ink)
     ax.axvline(1, color="black", linewidth=1, linestyle="--")
     labels = [wrapped(f"{one.what}: {one.ours} / {one.rival}", 60) for one in ratios]
     ax.set_yticks(range(len(ratios)), labels, fontsize=8)
