@@ -15,7 +15,7 @@ from minivlm.__main__ import main
 from minivlm.bench import report, rivals
 from minivlm.bench.growth import GROWING, Growth, fitted, growth, operations
 from minivlm.bench.peak import Share, share_of_peak
-from minivlm.bench.saying import RIVAL, saying
+from minivlm.bench.saying import RIVAL, _ratios, saying
 from minivlm.bench.timing import Ratio, alternate, ratio
 from minivlm.bench.training import clip_steps, no_compiler, packed_and_apart, step_of
 from minivlm.pretrained import from_transformers
@@ -105,6 +105,12 @@ def test_nothing_is_timed_that_says_something_else(monkeypatch):
     monkeypatch.setattr("minivlm.bench.saying.from_transformers", lambda model: from_transformers(real(seed=1)).eval())
     with pytest.raises(RuntimeError, match="times say nothing"):
         saying(2, 3, 1, {"llava15": (None, 1.3)}, prompt=4)
+
+
+def test_what_reading_takes_is_left_out_of_later_words():
+    took = {"ours, 1": [10.0], "ours, 9": [14.0], f"{RIVAL}, 1": [10.0], f"{RIVAL}, 9": [18.0]}
+    whole, later = _ratios(took, "ours", 1.3, 4, 9)
+    assert (whole.milliseconds, later.milliseconds, later.ratio) == ([14.0, 18.0], [4.0, 8.0], 2.0)
 
 
 def test_clip_is_timed_beside_both():
