@@ -163,6 +163,13 @@ def depth(arguments: argparse.Namespace) -> None:
     print(f"{depths_table(results)}\n\n{setting(results)}")
 
 
+def bench(arguments: argparse.Namespace) -> None:
+    """Measure how fast training and answering are, beside transformers and open_clip; print a table of ratios."""
+    from minivlm.bench.report import bench, bench_table
+
+    print(bench_table(bench(arguments.scale, arguments.out)))
+
+
 def _answering(path: str) -> VLM:
     """The model of a file, or a ValueError if it is one that cannot be asked."""
     from minivlm.storage import load
@@ -270,6 +277,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--capacity", type=float, default=0.125, help="share of places worked on (default: %(default)s)")
     sub.add_argument("--every", type=int, default=2, help="of how many blocks one is routed (default: %(default)s)")
     several_seeds(sub, "runs/depth")
+    sub = command(bench, "bench")
+    sub.add_argument("--scale", choices=SCALES, help="how much (default: what the machine can bear)")
+    sub.add_argument("--out", default="runs/bench", help="folder for bench-SCALE.json (default: %(default)s)")
     sub = command(pretrain, "pretrain")
     sub.add_argument("--out", default="minivlm/weights", help="folder for the weights (default: %(default)s)")
     sub.add_argument("--runs", default="runs/pretrain", help="folder for checkpoints (default: %(default)s)")

@@ -67,11 +67,13 @@ def _added(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
 
 def rotary(
     positions: Int[Tensor, "B L"], dim: int, theta: float
-) -> tuple[Float[Tensor, "B 1 L half"], Float[Tensor, "B 1 L half"]]:
-    """Cosines and sines of rotary positions (RoFormer), one angle for each of the `dim / 2` channel pairs."""
+) -> tuple[Float[Tensor, "B 1 L dim"], Float[Tensor, "B 1 L dim"]]:
+    """Cosines and sines of rotary positions (RoFormer) as `rotate` takes them, for each of `dim` channels: one angle a
+    pair, and the sine of its first channel negative."""
     exponents = torch.arange(0, dim, 2, device=positions.device).float() / dim
     angles = positions[:, None, :, None].float() / theta**exponents  # (B, 1, L, dim/2)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: Float[Tensor, "B H L d"], cos: Tensor, sin: Tensor) -> Float[Tensor, "B H L d"]:
@@ -79,10 +81,10 @@ def rotate(x: Float[Tensor, "B H L d"], cos: Tensor, sin: Tensor) -> Float[Tenso
 
     There is an angle for each pair: Llama's are for all channels, Phi's leave the last ones as they are.
     """
-    turned = 2 * cos.shape[-1]
-    first, second = x[..., :turned].chunk(2, dim=-1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin, x[..., turned:]], dim=-1)
+    turned, cos, sin = cos.shape[-1], cos.to(x.dtype), sin.to(x.dtype)
+    pairs = x[..., :turned]
+    pairs = pairs * cos + pairs.roll(turned // 2, dims=-1) * sin  # rolled by half, each channel meets its partner
+    return pairs if turned == x.shape[-1] else torch.cat([pairs, x[..., turned:]], dim=-1)
 
 
 class LayerCache:

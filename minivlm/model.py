@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minivlm.attention import capturing
-from minivlm.batch import IGNORE, Batch
+from minivlm.answers import answer_loss, answer_targets
+from minivlm.answers import answer_positions as answer_positions  # where all who read an `Output` find it
+from minivlm.attention import LayerCache, capturing
+from minivlm.batch import Batch
 from minivlm.connectors.connector import Connector
 from minivlm.connectors.separators import Separators
 from minivlm.fusion.fusion import FusionConfig, Interleaved
@@ -134,13 +136,27 @@ class VLM(Seeing):
         """Read a whole batch. `capture` also returns every attention map of this very pass; the numbers stay the
         same."""
         with capturing(self) if capture else nullcontext({}) as maps:
-            x, layout, seen = self._sequence(batch)
-            plain = batch.segments is None and batch.text_mask is None and self.fusion.causal
-            mask = None if plain else self.fusion.mask(layout)
-            logits = self.language.logits(self._read(x, layout, seen, mask))
+            hidden, layout = self._states(batch)
+            logits = self.language.logits(hidden)
         aside = self.language.aside()
         loss = answer_loss(logits, layout, batch.labels) + aside if batch.labels is not None else None
         return Output(logits, loss, layout, maps)
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """The loss of `forward` alone. Scores, of which a large vocabulary has many, are made only at the places that
+        have a labelled word to predict."""
+        if batch.labels is None:
+            raise ValueError("nothing to learn: give a batch with labels")
+        hidden, layout = self._states(batch)
+        rows, places, targets = answer_targets(layout, batch.labels, self.config.language.vocab_size)
+        scores = self.language.logits(hidden[rows, places])  # (n, V)
+        return F.cross_entropy(scores.float(), targets) + self.language.aside()
+
+    def _states(self, batch: Batch) -> tuple[Float[Tensor, "B L D"], Layout]:
+        """Hidden states of a whole batch, and what stands where."""
+        x, layout, seen = self._sequence(batch)
+        plain = batch.segments is None and batch.text_mask is None and self.fusion.causal
+        return self._read(x, layout, seen, None if plain else self.fusion.mask(layout)), layout
 
     def encode(self, batch: Batch) -> tuple[Float[Tensor, "B L D"], Layout]:
         """Hidden states when every place sees all of its sample, ahead too, and what stands there: the decoder taken
@@ -157,22 +173,29 @@ class VLM(Seeing):
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        x, layout, seen = self._sequence(batch)
-        cache = self.language.make_cache(x.shape[1] + max_new_tokens)
-        mask = self.fusion.mask(layout)
-        hidden = self._read(x, layout, seen, mask, cache)
-        rows, last = torch.arange(len(x), device=x.device), layout.lengths - 1
-        hidden, before = hidden[rows, last], mask[rows, :, last, None]  # (B, D), (B, 1, 1, L)
-        done, said = torch.zeros_like(rows, dtype=torch.bool), []
+        hidden, layout, mask, seen, cache = self._begin(batch, max_new_tokens)
+        begun, said = mask.shape[-1] - max_new_tokens, []
+        done = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
         while True:
             word = self.language.logits(hidden).argmax(dim=-1).masked_fill(done, self.config.eos_id)  # (B,)
             said.append(word)
             done = done | (word == self.config.eos_id)
             if done.all() or len(said) == max_new_tokens:
                 return torch.stack(said, dim=1)
-            layout, before = layout.following(), F.pad(before, (0, 1), value=True)
             step = self.language.embedding(word)[:, None]  # (B, 1, D)
-            hidden = self._read(step, layout, seen, before, cache)[:, 0]
+            hidden = self._read(step, layout, seen, mask[..., : begun + len(said)], cache)[:, 0]
+            layout = replace(layout, position=layout.position + 1)
+
+    def _begin(self, batch: Batch, room: int) -> tuple[Tensor, Layout, Tensor, Any, list[LayerCache]]:
+        """Read a batch, with a cache that has room for so many words more. Returns the state of each sample's last
+        word, (B, D); the place after it; what each place to come may look at, (B, 1, 1, L + room); what the fusion has
+        seen; and the cache."""
+        x, layout, seen = self._sequence(batch)
+        cache, mask = self.language.make_cache(x.shape[1] + room), self.fusion.mask(layout)
+        hidden = self._read(x, layout, seen, mask, cache)
+        rows, last = torch.arange(len(x), device=x.device), layout.lengths - 1
+        later = F.pad(mask[rows, :, last, None], (0, room), value=True)
+        return hidden[rows, last], layout.following(), later, seen, cache
 
     def train_only(self, *parts: str) -> None:
         """Let just these of its `parts` learn, freeze the rest, and say so."""
@@ -211,44 +234,3 @@ class VLM(Seeing):
         """Hidden states, (B, L, D), of the places of `layout`, all or only the newest, as the fusion has them run."""
         blocks = self.fusion.blocks(self.language, layout, seen)
         return self.language(x, layout.position, mask, cache, blocks, self.fusion.final_norm(self.language, layout))
-
-    def _check(self, batch: Batch) -> None:
-        size = self.config.language.vocab_size
-        if batch.input_ids.min() < 0 or batch.input_ids.max() >= size:
-            low, high = int(batch.input_ids.min()), int(batch.input_ids.max())
-            raise ValueError(f"input_ids run from {low} to {high}, the vocabulary has 0..{size - 1}: wrong tokenizer?")
-        is_image = batch.input_ids == self.image_token_id
-        if batch.text_mask is not None:
-            is_image = is_image & batch.text_mask
-        self._check_features(batch)
-        counts, wanted = is_image.sum(dim=1), batch.num_images
-        if (counts != wanted).any():
-            sample = int((counts != wanted).nonzero()[0])
-            raise ValueError(
-                f"sample {sample}: {int(counts[sample])} <image> ids (id {self.image_token_id}) and "
-                f"{int(wanted[sample])} pictures; put one <image> id into the text for each picture"
-            )
-
-
-def answer_loss(logits: Float[Tensor, "B L V"], layout: Layout, labels: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
-    """Mean cross-entropy over the labelled words, each predicted at its predecessor; pictures are never a target."""
-    rows, columns, targets = answer_positions(layout, labels)
-    if len(targets) == 0:
-        raise ValueError("nothing to learn: no word of this batch has a label")
-    if targets.min() < 0 or targets.max() >= logits.shape[-1]:
-        low, high = int(targets.min()), int(targets.max())
-        raise ValueError(
-            f"labels run from {low} to {high}, the vocabulary has 0..{logits.shape[-1] - 1} ({IGNORE} = none)"
-        )
-    return F.cross_entropy(logits[rows, layout.predecessor()[rows, columns]].float(), targets)
-
-
-def answer_positions(
-    layout: Layout, labels: Int[Tensor, "B T"]
-) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """Sample, position in the sequence, and id of every labelled word, sample by sample. A word that nothing comes
-    before (the first of all, or of a question where nothing is shared) cannot be predicted and is left out."""
-    targets = labels.gather(1, layout.index.clamp(0, labels.shape[1] - 1)).where(layout.is_text, IGNORE)  # (B, L)
-    targets = targets.where(layout.predecessor() >= 0, IGNORE)
-    rows, columns = (targets != IGNORE).nonzero(as_tuple=True)
-    return rows, columns, targets[rows, columns]

@@ -102,6 +102,23 @@ class Seeing(nn.Module):
             return [vision.views(size)] * count
         return [vision.views(tuple(size)) for size in batch.sizes.flatten(0, 1).tolist()]
 
+    def _check(self, batch: Batch) -> None:
+        size = self.config.language.vocab_size
+        if batch.input_ids.min() < 0 or batch.input_ids.max() >= size:
+            low, high = int(batch.input_ids.min()), int(batch.input_ids.max())
+            raise ValueError(f"input_ids run from {low} to {high}, the vocabulary has 0..{size - 1}: wrong tokenizer?")
+        is_image = batch.input_ids == self.config.image_id
+        if batch.text_mask is not None:
+            is_image = is_image & batch.text_mask
+        self._check_features(batch)
+        counts, wanted = is_image.sum(dim=1), batch.num_images
+        if (counts != wanted).any():
+            sample = int((counts != wanted).nonzero()[0])
+            raise ValueError(
+                f"sample {sample}: {int(counts[sample])} <image> ids (id {self.config.image_id}) and "
+                f"{int(wanted[sample])} pictures; put one <image> id into the text for each picture"
+            )
+
     def _check_features(self, batch: Batch) -> None:
         if batch.features is None:
             return

@@ -392,6 +392,26 @@ def test_a_word_with_nothing_before_it_is_not_learned(vlm):
 # --- what the question changes --------------------------------------------------------------------------------------
 
 
+def test_the_loss_alone_is_that_of_a_whole_pass_and_scores_only_what_is_learned(vlm):
+    batch, scored = two_picture_batch(vlm), []
+    labels = batch.labels.clone()
+    labels[:, :7] = -100  # the last words of both, of one sample a single one
+    batch = replace(batch, labels=labels)
+    learning = [weight for weight in vlm.train().parameters() if weight.requires_grad]
+    torch.manual_seed(0)
+    whole = torch.autograd.grad(vlm(batch).loss, learning, allow_unused=True)
+    vlm.language.head.register_forward_hook(lambda _, given, scores: scored.append(scores.shape[:-1].numel()))
+    torch.manual_seed(0)  # of depths drawn by lot
+    alone = torch.autograd.grad(vlm.loss(batch), learning, allow_unused=True)
+    assert scored == [int((labels != -100).sum())]
+    for own, other in zip(alone, whole, strict=True):
+        assert (own is None) == (other is None)
+        if own is not None:
+            assert_same(own, other, 1e-5 * max(1, float(other.abs().max())))
+    with pytest.raises(ValueError, match="nothing to learn: give a batch with labels"):
+        vlm.loss(replace(batch, labels=None))
+
+
 @torch.no_grad()
 def test_the_question_changes_the_visual_tokens_of_designs_that_read_it_only(vlm):
     """Another instruction, and everything else as it was: words that are not the instruction's stay the same words."""

@@ -14,11 +14,14 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from minivlm.attention import capturing
 from minivlm.contrastive.towers import ContrastiveOutput, TextConfig, TextTower, gathered
 from minivlm.vision.vision import check_images
 from minivlm.vision.vit import ViTConfig
+
+PIECE = 256  # texts whose pairs with all pictures are held at a time
 
 siglip_text = partial(TextConfig, activation="gelu_tanh", eps=1e-6, causal=False)
 
@@ -66,9 +69,23 @@ class SigLIP(nn.Module):
 def sigmoid_loss(
     image: Float[Tensor, "B E"], text: Float[Tensor, "B E"], scale: Float[Tensor, ""], bias: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """-log sigmoid(+-logit) summed over each picture's texts, averaged over pictures; over all processes' texts."""
+    """-log sigmoid(+-logit) summed over each picture's texts, averaged over pictures; over all processes' texts.
+
+    No pair needs another, so texts come in pieces, each computed once more for its gradient: what is held at a time
+    grows with the batch, not with its square."""
     all_texts, start = gathered(text)
-    logits = scale * image @ all_texts.T + bias  # (B, all)
     match = torch.arange(len(image), device=image.device) + start
-    sign = 2 * F.one_hot(match, logits.shape[1]) - 1
-    return -F.logsigmoid(sign * logits).sum(dim=1).mean()
+    loss = image.new_zeros(())
+    for first in range(0, len(all_texts), PIECE):
+        piece = all_texts[first : first + PIECE]
+        loss = loss + checkpoint(_surprise, image, piece, scale, bias, match - first, use_reentrant=False)
+    return loss / len(image)
+
+
+def _surprise(
+    image: Float[Tensor, "B E"], texts: Float[Tensor, "t E"], scale: Tensor, bias: Tensor, match: Int[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """Summed over all pairs of a picture and one of these texts, of which `match` says the number that is its own."""
+    logits = scale * image @ texts.T + bias  # (B, t)
+    own = match[:, None] == torch.arange(len(texts), device=image.device)
+    return -F.logsigmoid(torch.where(own, logits, -logits)).sum()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 
+from minivlm.bench.report import bench_table, bundled_bench
 from minivlm.budget import budget
 from minivlm.course import RESULT_MIME
 from minivlm.course.times import cost, read
@@ -79,6 +80,12 @@ def shots_table() -> str:
     return "\n".join(lines)
 
 
+def speed_table() -> str:
+    """What the bundled run of the benchmark measured, as Markdown."""
+    done = bundled_bench()
+    return bench_table(done) if done else "Not yet measured."
+
+
 def lessons_table(folder: Path = Path("notebooks")) -> str:
     """Every lesson with the time and the figures of its committed run, as Markdown."""
     lines = ["| lesson | measured | figures of the committed run |", "|---|---|---|"]
@@ -107,6 +114,7 @@ def filled(text: str) -> str:
         "hear": lambda: with_setting(hear_table, bundled_hear()),
         "watching": lambda: with_setting(watching_table, bundled_watching()),
         "depths": lambda: with_setting(depths_table, bundled_depths()),
+        "speed": speed_table,
     }
     for name, make in makers.items():
         made = f"<!-- {name} -->\n{make()}\n<!-- end -->"

@@ -16,6 +16,7 @@ from minivlm.figures.queries import query_maps, query_similarity, question_maps,
 from minivlm.figures.raw import panels, patch_filters, rasters
 from minivlm.figures.resolution import accuracy_against_cost, encoder_views
 from minivlm.figures.spaces import embedding_graphs
+from minivlm.figures.speed import growth_lines, speed_bars
 from minivlm.figures.tokens import token_strip
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
 from minivlm.figures.video import context_bars, context_maps, film_strip, frames_in_context
@@ -42,6 +43,7 @@ __all__ = [
     "film_strip",
     "frames_in_context",
     "gate_curves",
+    "growth_lines",
     "heat_maps",
     "likely_answers",
     "lines",
@@ -68,6 +70,7 @@ __all__ = [
     "sight_matrix",
     "sights",
     "similarity",
+    "speed_bars",
     "token_strip",
     "win_matrix",
     "words_of_patch",

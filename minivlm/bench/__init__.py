@@ -1,0 +1,1 @@
+"""The benchmark: how fast this package is beside others, and beside itself; every number measured where it runs."""
