@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import comparisons
 import tiny
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from minivlm.explore import (
     depths_explorer,
     experts_explorer,
     frames_explorer,
+    frontier_explorer,
     gates_explorer,
     grounding_explorer,
     queries_explorer,
@@ -247,6 +249,10 @@ def depths() -> Explorer:
     return depths_explorer(*skipped(), tiny.TOKENIZER.decode)
 
 
+def frontier() -> Explorer:
+    return frontier_explorer(comparisons.several())
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -261,4 +267,5 @@ ALL = {
     "frames": frames,
     "context": context,
     "depths": depths,
+    "frontier": frontier,
 }
