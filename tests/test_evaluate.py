@@ -162,7 +162,7 @@ def test_a_margin_is_the_odds_of_the_whole_answer(model, features, dialogs, blin
     ]
     assert [one.margin for one in graded] == pytest.approx(wanted, abs=2e-4)
     assert all(one.right for one in graded if one.margin > 0)
-    assert {one.right for one in graded} == {True, False}
+    assert blind or {one.right for one in graded} == {True, False}
     assert len({len(one.question.answer.split()) for one in graded}) > 1
 
 

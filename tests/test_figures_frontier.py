@@ -47,7 +47,7 @@ def test_points_are_means_with_intervals_at_the_median_price():
     ]
     for run in results:
         run.accuracy["LOC"] = 0.1
-    price = COSTS["milliseconds to read a question"]
+    price = "milliseconds to read a question"
     [(name, point)] = points(results, price, "COLOR").items()
     assert (name, point.cost) == ("a", 6)
     assert (point.accuracy, point.half) == pytest.approx(interval([0.2, 0.4, 0.9]))
@@ -55,6 +55,9 @@ def test_points_are_means_with_intervals_at_the_median_price():
     assert points(results, price)["a"].accuracy == pytest.approx(statistics.mean(mean))
     with pytest.raises(ValueError, match="no results to draw"):
         points([], price)
+    for wrong in (("dollars", "mean"), (price, "SMELL")):
+        with pytest.raises(ValueError, match="prices are visual tokens, .* tasks mean, "):
+            points(results, *wrong)
 
 
 def test_every_price_reads_its_own_number():
@@ -128,5 +131,5 @@ def test_tasks_are_told_by_how_far_they_set_designs_apart():
 
 
 def test_one_seed_has_no_interval():
-    assert math.isnan(points([compared("a")], COSTS["visual tokens"])["a"].half)
+    assert math.isnan(points([compared("a")], "visual tokens")["a"].half)
     assert len(frontiers([compared("a")])[0].axes) == 4

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from minivlm.figures.common import PALETTE
 from minivlm.tables import BLIND, Compared, interval, mean_of
@@ -40,15 +41,21 @@ class Point:
     half: float
 
 
-def points(results: Iterable[Compared], cost: Callable[[Compared], float], task: str = MEAN) -> dict[str, Point]:
-    """A point a design; ValueError where there is nothing to draw."""
+def points(results: Iterable[Compared], cost: str, task: str = MEAN) -> dict[str, Point]:
+    """A point a design, its price the key `cost` of `COSTS` or `SIZES`; ValueError where there is nothing to draw, and
+    for a price or a task that nobody knows."""
+    results, prices = list(results), COSTS | SIZES
+    tasks = [MEAN, *(results[0].accuracy if results else ())]
+    if cost not in prices or (results and task not in tasks):
+        known = f"prices are {', '.join(prices)}, tasks {', '.join(tasks)}"
+        raise ValueError(f"no price {cost!r} or no task {task!r}: {known}")
     runs: dict[str, list[Compared]] = {}
     for run in results:
         runs.setdefault(run.design, []).append(run)
     if not runs:
         raise ValueError("no results to draw: run `python -m minivlm compare`")
     return {
-        name: Point(statistics.median(map(cost, some)), *interval([share(run, task) for run in some]))
+        name: Point(statistics.median(map(prices[cost], some)), *interval([share(run, task) for run in some]))
         for name, some in runs.items()
     }
 
@@ -80,7 +87,7 @@ def frontiers(results: Sequence[Compared], costs: Sequence[str] = tuple(COSTS), 
     )
     told = []
     for ax, cost in zip(axes.flat, costs, strict=False):
-        found = points(results, COSTS[cost], task)
+        found = points(results, cost, task)
         blind = found.pop(BLIND, None)
         best = front(found)
         _panel(ax, found, best, blind)
@@ -109,6 +116,9 @@ def _panel(ax: Axes, found: Mapping[str, Point], best: Sequence[str], blind: Poi
         ax.axhline(blind.accuracy, color="black", linestyle="dashed", linewidth=1)
     if min(point.cost for point in found.values()) > 0:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        ax.minorticks_off()
 
 
 def matched(
@@ -116,7 +126,7 @@ def matched(
 ) -> tuple[Figure, str]:
     """Bars of accuracy of the designs that are at most `factor` larger or smaller than `design` in `by` (a key of
     `SIZES` or `COSTS`), best first, with intervals. ValueError for a design without results or a factor below 1."""
-    found = points(results, (SIZES | COSTS)[by], task)
+    found = points(results, by, task)
     if design not in found or factor < 1:
         raise ValueError(f"no results of {design!r} among {', '.join(found)}, or a factor below 1: {factor}")
     own = found[design].cost
