@@ -29,7 +29,7 @@ LINE = 16_384  # bytes, more than a line of the ledger takes
 
 
 def compare(
-    designs: Sequence[str] | Mapping[str, VLMConfig | Callable[[], VLMConfig]] | None = None,
+    designs: Sequence[str] | Mapping[str, VLMConfig | Callable[[], VLMConfig] | None] | None = None,
     tokens: int | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     scale: str | None = None,

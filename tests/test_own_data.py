@@ -82,7 +82,7 @@ def test_the_first_stage_reads_captions_where_there_are_any(folder):
     told, asked = material.bank(model, 0)
     assert [turn for turn, *_ in told.dialogs[:2]] == [("", "a green wall ."), ("", "a yellow wall .")]
     assert len(told.dialogs) == 16 and len(asked.dialogs) == 32 and asked.features.shape[:2] == (32, 1)
-    plain = OwnBank(torch.zeros(1), [[("what ?", "red")]])
+    plain = OwnBank(torch.zeros(1, 1, 1, 1), [[("what ?", "red")]])
     align, instruct = material.stages(model, (told, plain), 0, "tuned")
     assert align.source.bank is told and instruct.source.bank is plain and align.trains == ("connector",)
 
