@@ -66,11 +66,11 @@ def ask(arguments: argparse.Namespace) -> None:
 
 def compare(arguments: argparse.Namespace) -> None:
     """Train designs side by side under one setting, several seeds each, and print their accuracy per task."""
-    from minivlm.compare import compare
+    from minivlm.compare import compare, imported
     from minivlm.tables import setting, table
 
     results = compare(
-        arguments.designs,
+        dict.fromkeys(arguments.designs) | {name.rpartition(":")[2]: imported(name) for name in arguments.design},
         arguments.tokens,
         arguments.seeds,
         arguments.scale,
@@ -78,8 +78,12 @@ def compare(arguments: argparse.Namespace) -> None:
         arguments.out,
         arguments.precision,
         arguments.language,
+        arguments.data,
+        arguments.jobs,
     )
-    print(f"{table(results)}\n\n{setting(results)}")
+    if not results:
+        raise ValueError("every run failed, each for what is said above")
+    print(f"{table(results, list(results[0].accuracy))}\n\n{setting(results)}")
 
 
 def shots(arguments: argparse.Namespace) -> None:
@@ -240,6 +244,11 @@ def parser() -> argparse.ArgumentParser:
     answering = [name for name in DESIGNS if DESIGNS[name].answers]
     sub = command(compare, "compare")
     sub.add_argument("--designs", nargs="+", default=answering, metavar="DESIGN", help="default: all that answer")
+    told = "a design of your own beside them: a function in a module here, which makes its VLMConfig"
+    sub.add_argument("--design", nargs="+", default=[], metavar="MODULE:FUNCTION", help=told)
+    told = "a folder of pictures with questions in its data.jsonl, instead of scenes"
+    sub.add_argument("--data", metavar="FOLDER", help=told)
+    sub.add_argument("--jobs", type=int, default=1, help="runs at once, each in a process (default: %(default)s)")
     sub.add_argument("--tokens", type=int, help="visual tokens a picture, for all (default: each design's own)")
     sub.add_argument("--steps", type=int, help="steps of the second stage, instead of the scale's")
     sub.add_argument(

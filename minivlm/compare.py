@@ -1,38 +1,35 @@
 """Designs side by side: the same encoder, decoder, pictures, questions and steps, so that only the design differs.
 
-Every run is one design with one budget of tokens and one seed; its result is a small file, and a run whose file is
-there is not run again.
+Every run is one design with one budget of tokens and one seed. What it came to is a line of a ledger, added when it is
+done, and a run that is there is not made again. A run that fails is a line too, and the others go on.
 """
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import date
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from minivlm.data.captions import caption
-from minivlm.data.scenes import Scenes, sample_scenes
-from minivlm.data.tasks import TASKS, Question, evaluation_bank
-from minivlm.designs import at_budget, configure
-from minivlm.evaluate import evaluate
-from minivlm.language.tokenizer import mini_tokenizer
+from minivlm.designs import DESIGNS, VARIANTS, at_budget, configure
+from minivlm.jobs import Died, several
+from minivlm.ledger import Ledger
+from minivlm.material import SIZES, scenes
 from minivlm.model import VLMConfig
-from minivlm.recipes import LANGUAGE, LORA_RANK, VLM_SIZES, Size, vlm_stages
-from minivlm.runtime import choose_scale, pick_device
-from minivlm.storage import warm_start
-from minivlm.streams import Bank, Dialogs, generator
-from minivlm.tables import BLIND, Result, Run, mean_of, read, write
-from minivlm.train import Stage, train
+from minivlm.own_data import own_material
+from minivlm.recipes import learning
+from minivlm.runs import Job, encoder_of, failure, maker
+from minivlm.runtime import choose_scale
+from minivlm.tables import BLIND, Compared, finished, identity, mean_of
 
-PER_TASK = {"smoke": 10, "cpu": 500, "gpu": 2000}  # questions a task
+LINE = 16_384  # bytes, more than a line of the ledger takes
 
 
 def compare(
-    designs: Sequence[str],
+    designs: Sequence[str] | Mapping[str, VLMConfig | Callable[[], VLMConfig] | None] | None = None,
     tokens: int | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     scale: str | None = None,
@@ -40,107 +37,102 @@ def compare(
     folder: str | Path = "runs/compare",
     precision: str | None = None,
     language: str = "tuned",
-) -> list[Result]:
-    """Train every design with every seed, and the blind decoder; returns their results, also those found in `folder`.
+    data: str | Path | None = None,
+    jobs: int = 1,
+) -> list[Compared]:
+    """Train every design with every seed, and the blind decoder; returns their results, also those found in
+    `folder/runs.jsonl`, without those that failed, which are printed and will be made again.
 
-    `designs` may name variants too (`mini.VARIANTS`). `tokens` a picture for all (None: each design's own); `steps`
-    replaces those of the second stage; `precision` is `train`'s. `language`: what of the decoder learns in the second
-    stage, all of it ("tuned"), an adapter beside it ("lora") or nothing ("frozen"); the blind decoder is trained only
-    where it is tuned.
-    ValueError for a design that answers no questions, or cannot make so many tokens, before anything is trained.
+    `designs`: names, of variants too (`mini.VARIANTS`), by default of all that answer questions; or name -> the
+    configuration of a design of your own, or a function that makes it (None: the design of that name). `tokens` a
+    picture for all (None: each design's own); `steps` replaces those of the second stage; `precision` is `train`'s.
+    `language`: what of the decoder learns in the second stage, all of it ("tuned"), an adapter beside it ("lora") or
+    nothing ("frozen"); the blind decoder is trained only where it is tuned. `data`: a folder of your own
+    (`own_data.own_material`) instead of scenes. `jobs`: how many runs at once, in processes of their own.
+    ValueError for what cannot be compared, OSError for a folder that cannot be written, before anything is trained.
     """
-    scale, folder = choose_scale(scale, VLM_SIZES), Path(folder)
-    steps = VLM_SIZES[scale].steps if steps is None else steps
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    if language not in LANGUAGE:
-        raise ValueError(f"unknown language {language!r}; choose one of {', '.join(LANGUAGE)}")
-    configs = {name: budgeted(name, tokens) for name in designs if name != BLIND}
-    results, tests = [], {}
-    for seed in dict.fromkeys(seeds):
-        banks = {}  # by encoder, which nearly all designs share
-        for name in (*configs, *((BLIND,) if language == "tuned" else ())):
-            count = 0 if name == BLIND else configs[name].num_tokens
-            path = folder / f"{name}-{count}-{language}-{scale}-{steps}-seed{seed}.json"
-            if not path.exists():
-                run, config = Run(name, count, seed, scale, steps), configs.get(name, configure("llava15"))
-                encoder = (config.vision, config.layer, config.class_token)
-                if encoder not in banks:
-                    banks[encoder] = _seen(config, sample_scenes(VLM_SIZES[scale].scenes, generator(seed, 0)))
-                if encoder not in tests:
-                    tests[encoder] = _Test.make(config, scale)
-                bank, test = banks[encoder], tests[encoder]
-                result = _result(run, language, config, bank, test, precision)
-                write(result, path)
-                print(f"{name}, {count} tokens, {language}, seed {seed}: mean {mean_of(result.accuracy):.1%}")
-            results.append(read(path))
-    return results
+    scale = choose_scale(scale, SIZES)
+    if jobs < 1 or (steps is not None and steps < 1):
+        raise ValueError(f"steps and jobs must be at least 1, got {steps} and {jobs}")
+    learning(language)
+    configs = {name: budgeted(name, tokens, config) for name, config in _named(designs).items()}
+    configs |= {BLIND: configure("llava15")} if language == "tuned" else {}
+    material = scenes(scale, steps) if data is None else own_material(data, scale, steps)
+    wanted = [Job(*one, scale, material, language, precision) for one in _pairs(configs, seeds)]
+    ledger = Ledger(Path(folder) / "runs.jsonl", LINE * len(wanted))
+    done = finished(ledger.entries())
+    missing = [job for job in wanted if identity(job.about) not in done]
+    failed = list(_made(missing, ledger, jobs))
+    for number, entry in enumerate(failed, start=1):
+        print(f"failed {number} of {len(missing)}: {entry['design']}, seed {entry['seed']}: {entry['failed']}")
+    done = finished(ledger.entries()) if missing else done
+    return [done[identity(job.about)] for job in wanted if identity(job.about) in done]
 
 
-def budgeted(name: str, tokens: int | None) -> VLMConfig:
-    """The mini configuration of that design with so many tokens a picture."""
-    config = configure(name)
+def _named(designs: Sequence[str] | Mapping | None) -> dict[str, Any]:
+    """Name -> configuration, or None for those known by that name; the blind one apart."""
+    if designs is None:
+        designs = [name for name, design in DESIGNS.items() if design.answers]
+    named = dict(designs) if isinstance(designs, Mapping) else dict.fromkeys(designs)
+    taken = [name for name, own in named.items() if own is not None and name in {*DESIGNS, *VARIANTS, BLIND}]
+    if taken:
+        raise ValueError(f"{taken[0]!r} is the name of a known design: give yours another")
+    return {name: own for name, own in named.items() if name != BLIND}
+
+
+def budgeted(name: str, tokens: int | None, own: VLMConfig | Callable[[], VLMConfig] | None = None) -> VLMConfig:
+    """The mini configuration of that design, or of one's own, with so many tokens a picture."""
+    config = configure(name) if own is None else own() if callable(own) else own
     if not isinstance(config, VLMConfig):
-        raise ValueError(f"{name} answers no questions, so it cannot be compared on them")
+        kind = "" if own is None else f": want a VLMConfig or a function that makes one, got {type(config).__name__}"
+        raise ValueError(f"{name} answers no questions, so it cannot be compared on them{kind}")
     try:
         return config if tokens is None else at_budget(config, tokens)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _seen(config: VLMConfig, scenes: Scenes) -> Bank:
-    """Scenes, and what a design's encoder makes of their pictures."""
-    return Bank.make(warm_start(config.build()).to(pick_device()), scenes)
+def imported(name: str) -> Callable[[], VLMConfig]:
+    """The function that "module:function" names; modules are looked for in the working directory too. ValueError where
+    there is none."""
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise ValueError(f"want module:function, got {name!r}")
+    sys.path.insert(0, os.getcwd())
+    try:
+        return getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"no design {name!r}: {error}") from error
+    finally:
+        sys.path.remove(os.getcwd())
 
 
-@dataclass(frozen=True)
-class _Test:
-    """The fixed bank of test pictures and their questions, the same for every run, and the scenes told in words."""
-
-    bank: Bank
-    questions: list[list[Question]]
-    told: list[str]
-
-    @classmethod
-    def make(cls, config: VLMConfig, scale: str) -> _Test:
-        scenes, questions = evaluation_bank(per_task=PER_TASK[scale])
-        return cls(_seen(config, scenes), questions, [caption(scenes[i]) for i in range(len(scenes))])
+def _pairs(configs: Mapping[str, VLMConfig], seeds: Sequence[int]) -> Iterator[tuple[str, VLMConfig, int]]:
+    """All runs, seed by seed, those that share an encoder one after the other."""
+    encoders = list(dict.fromkeys(map(encoder_of, configs.values())))
+    for seed in dict.fromkeys(seeds):
+        for name, config in sorted(configs.items(), key=lambda item: encoders.index(encoder_of(item[1]))):
+            yield name, config, seed
 
 
-def _result(run: Run, language: str, config: VLMConfig, bank: Bank, test: _Test, precision: str | None) -> Result:
-    """Train one design from the shared parts, and ask it the test questions."""
-    torch.manual_seed(run.seed)
-    model, blind = warm_start(config.build()).to(pick_device()), run.design == BLIND
-    if language == "lora":
-        model.adapt_language(LORA_RANK)
-    size = replace(VLM_SIZES[run.scale], steps=run.steps)
-    if blind:
-        stages = _blind_stages(size, bank, run.seed)
-    else:
-        stages = vlm_stages(model, size, run.seed, bank=bank, language=language)
-    train(model, stages, precision=precision, quiet=True)
-    seen = evaluate(model, mini_tokenizer(), test.questions, test.bank.features, blind=blind)
-    told = evaluate(model, mini_tokenizer(), test.questions, None, told=test.told)
-    return Result(
-        **asdict(run),
-        language=language,
-        connector_weights=0 if blind else sum(p.numel() for p in model.connector.parameters()),
-        trained_weights=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        accuracy={task: score.accuracy for task, score in seen.items()},
-        told={task: score.accuracy for task, score in told.items()},
-        machine=machine(precision),
-    )
+def _made(missing: Sequence[Job], ledger: Ledger, jobs: int) -> Iterator[dict[str, Any]]:
+    """Make these runs, keep what they came to, and yield those that failed."""
+    start = time.monotonic()
+    for number, (job, entry) in enumerate(_results(missing, jobs), start=1):
+        if isinstance(entry, Died):
+            entry = failure(job, entry)
+        ledger.add(entry)
+        if "failed" in entry:
+            yield entry
+            continue
+        mean = mean_of(entry["accuracy"], list(entry["accuracy"]))
+        left = (time.monotonic() - start) / number * (len(missing) - number)
+        told = f"{job.design}, {entry['tokens']} tokens, {job.language}, seed {job.seed}: mean {mean:.1%}"
+        print(f"{told} ({number} of {len(missing)}, {left / 60:.0f} minutes left)", flush=True)
 
 
-def _blind_stages(size: Size, bank: Bank, seed: int) -> list[Stage]:
-    """The second stage alone, on the same questions, without their pictures."""
-    questions = Dialogs(mini_tokenizer(), bank, size.batch_size, TASKS, size.per_scene, blind=True, seed=seed + 1)
-    return [Stage("instruct", questions, size.steps, lr=1e-3, trains=("language",))]
-
-
-def machine(precision: str | None) -> dict[str, str]:
-    """Where and with what a result came to be, by `train`'s precision."""
-    device = pick_device()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    made = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "date": str(date.today())}
-    return made | {"precision": precision or "default"}
+def _results(missing: Sequence[Job], jobs: int) -> Iterator[tuple[Job, dict[str, Any] | Died]]:
+    if jobs == 1:
+        make = maker()
+        return ((job, make(job)) for job in missing)
+    return several(maker, missing, min(jobs, max(1, len(missing))))

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
-from minivlm.compare import budgeted, machine
+from minivlm.compare import budgeted
 from minivlm.data.scenes import sample_scenes
 from minivlm.data.tasks import evaluation_bank
 from minivlm.evaluate import evaluate
 from minivlm.language.depths import DepthsConfig
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM, VLMConfig
-from minivlm.runtime import choose_scale, pick_device
+from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.skipping import long_batch, milliseconds, operations, shares_worked
 from minivlm.storage import warm_start
 from minivlm.streams import Bank, Dialogs, generator

@@ -18,6 +18,8 @@ from torch import Tensor
 from minivlm.batch import Batch, Encodes, each_apart
 from minivlm.model import VLM, Output, answer_positions
 
+_LEAST = 1e-12  # chance of another answer, at least
+
 
 @runtime_checkable
 class Question(Protocol):
@@ -66,15 +68,79 @@ def answered(output: Output, batch: Batch) -> list[list[bool]]:
     """For every sample, for every one of its questions in order: was each word of the answer the likeliest?"""
     rows, columns, targets = answer_positions(output.layout, batch.labels)
     hit = output.logits[rows, output.layout.predecessor()[rows, columns]].argmax(dim=-1) == targets
-    results: list[dict[int, bool]] = [{} for _ in range(len(batch))]
-    for row, segment, good in zip(
-        rows.tolist(), output.layout.segment[rows, columns].tolist(), hit.tolist(), strict=True
-    ):
-        results[row][segment] = results[row].get(segment, True) and good
-    return [list(result.values()) for result in results]
+    return [[all(words) for words in sample] for sample in _by_question(output, rows, columns, hit)]
+
+
+def margins(output: Output, batch: Batch) -> list[list[float]]:
+    """For every sample, for every one of its questions in order: the log-odds of its answer, log P - log(1 - P), where
+    P is the chance that the model would say just that answer and then end.
+
+    One pass tells this; what the other answers would get would take one for each. Above 0 the answer is likelier than
+    all else together, hence right; below, it may still be the likeliest. The odds are of the answer as a whole: the sum
+    over words would mostly tell how sure the end is, which all models are of. P is taken as at most 1 - 1e-12, so that
+    margins end at 27.6.
+    """
+    rows, columns, targets = answer_positions(output.layout, batch.labels)
+    scores = output.logits[rows, output.layout.predecessor()[rows, columns]].double().log_softmax(dim=-1)
+    words = scores.gather(1, targets[:, None])[:, 0]
+    log_p = [[sum(question) for question in sample] for sample in _by_question(output, rows, columns, words)]
+    return [[p - math.log(max(-math.expm1(p), _LEAST)) for p in sample] for sample in log_p]
+
+
+def _by_question(
+    output: Output, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"], values: Tensor
+) -> list[list[list[float]]]:
+    """Of every sample, of every one of its questions, the values of the words of its answer."""
+    found: list[dict[int, list[float]]] = [{} for _ in range(len(output.logits))]
+    segments = output.layout.segment[rows, columns]
+    for row, segment, value in zip(rows.tolist(), segments.tolist(), values.tolist(), strict=True):
+        found[row].setdefault(segment, []).append(value)
+    return [list(sample.values()) for sample in found]
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A question, whether it was answered `right`, and by which `margin`."""
+
+    question: Question
+    right: bool
+    margin: float
 
 
 @torch.no_grad()
+def grade(
+    model: VLM,
+    tokenizer: Encodes,
+    questions: Sequence[Sequence[Question]],
+    features: Float[Tensor, "S M N D"] | None,
+    blind: bool = False,
+    batch_size: int = 64,
+    told: Sequence[str] | None = None,
+) -> list[Graded]:
+    """Every question on S pictures (as `VLM.features` made them), in order, and what came of it.
+
+    `blind` leaves the pictures out; `told` are texts to read instead of them, or beside them.
+    """
+    found = []
+    device = next(model.parameters()).device
+    some = [i for i, sample in enumerate(questions) if sample]  # a picture may have none
+    for start in range(0, len(some), batch_size):
+        chosen = some[start : start + batch_size]
+        asked = [questions[i] for i in chosen]
+        dialogs = [[(q.text, q.answer) for q in sample] for sample in asked]
+        pictures = torch.tensor(chosen)
+        if model.connector.conditioned:
+            dialogs, pictures = each_apart(dialogs, pictures)
+        seen = None if blind or features is None else features[pictures]
+        contexts = None if told is None else [told[i] for i in pictures.tolist()]
+        batch = Batch.pack(tokenizer, dialogs, features=seen, contexts=contexts).to(device)
+        output = model(batch)
+        right, margin = (sum(made(output, batch), []) for made in (answered, margins))
+        flat = [question for sample in asked for question in sample]
+        found += [Graded(*one) for one in zip(flat, right, margin, strict=True)]
+    return found
+
+
 def evaluate(
     model: VLM,
     tokenizer: Encodes,
@@ -85,32 +151,20 @@ def evaluate(
     batch_size: int = 64,
     told: Sequence[str] | None = None,
 ) -> dict[str, Score]:
-    """A `Score` for each task, over S pictures (as `VLM.features` made them) and their questions.
+    """A `Score` for each task; see `grade`. `novel` True / False counts only questions about held-out / known
+    combinations."""
+    graded = grade(model, tokenizer, questions, features, blind, batch_size, told)
+    return scores([one for one in graded if novel is None or one.question.novel == novel])
 
-    `blind` leaves the pictures out; `told` are texts to read instead of them, or beside them; `novel` True / False
-    counts only questions about held-out / known combinations.
-    """
-    counts: dict[str, list[tuple[bool, float]]] = {}
-    device = next(model.parameters()).device
-    some = [i for i, sample in enumerate(questions) if sample]  # a picture may have none
-    for start in range(0, len(some), batch_size):
-        chosen = some[start : start + batch_size]
-        asked = [questions[i] for i in chosen]
-        dialogs = [[(q.text, q.answer) for q in sample] for sample in asked]
-        pictures = torch.tensor(chosen)
-        if model.connector.conditioned:
-            dialogs, pictures = each_apart(dialogs, pictures)
-            asked = [[question] for sample in asked for question in sample]
-        seen = None if blind or features is None else features[pictures]
-        contexts = None if told is None else [told[i] for i in pictures.tolist()]
-        batch = Batch.pack(tokenizer, dialogs, features=seen, contexts=contexts).to(device)
-        for sample, hits in zip(asked, answered(model(batch), batch), strict=True):
-            for question, hit in zip(sample, hits, strict=True):
-                if novel is None or question.novel == novel:
-                    counts.setdefault(question.task, []).append((hit, question.chance))
+
+def scores(graded: Sequence[Graded]) -> dict[str, Score]:
+    """A `Score` for each task."""
+    tasks: dict[str, list[Graded]] = {}
+    for one in graded:
+        tasks.setdefault(one.question.task, []).append(one)
     return {
-        task: Score(sum(hit for hit, _ in found), len(found), sum(chance for _, chance in found) / len(found))
-        for task, found in sorted(counts.items())
+        task: Score(sum(one.right for one in found), len(found), sum(one.question.chance for one in found) / len(found))
+        for task, found in sorted(tasks.items())
     }
 
 

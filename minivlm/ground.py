@@ -12,7 +12,7 @@ from statistics import mean
 
 import torch
 
-from minivlm.compare import budgeted, machine
+from minivlm.compare import budgeted
 from minivlm.data.referring import referents
 from minivlm.data.scenes import sample_scenes
 from minivlm.grounding import Grounding, locate_all, name_all, with_places
@@ -20,7 +20,7 @@ from minivlm.language.tokenizer import grounded_tokenizer
 from minivlm.model import VLM, VLMConfig
 from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import new_parts
-from minivlm.runtime import choose_scale, pick_device
+from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.storage import bundled
 from minivlm.streams import Bank, generator
 from minivlm.tables import Run, bundled_results, interval, read, write

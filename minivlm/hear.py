@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 
 from minivlm import hearing
-from minivlm.compare import machine
 from minivlm.contrastive.graphs import GRAPHS
 from minivlm.contrastive.mmv import MMV
 from minivlm.data.scenes import sample_scenes
 from minivlm.mini_sounds import mmv
-from minivlm.runtime import choose_scale, pick_device
+from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.streams import generator
 from minivlm.tables import Run, bundled_results, percent, read, write
 from minivlm.train import train

@@ -15,14 +15,13 @@ import torch
 
 from minivlm.batch import Batch
 from minivlm.budget import budget
-from minivlm.compare import machine
 from minivlm.data.scenes import Scenes, render, sample_scenes
 from minivlm.data.tasks import Question, ask
 from minivlm.designs import build
 from minivlm.evaluate import answered
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM
-from minivlm.runtime import choose_scale, pick_device
+from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.sized import SizedDialogs
 from minivlm.storage import warm_start
 from minivlm.streams import generator

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from minivlm.compare import budgeted, machine
+from minivlm.compare import budgeted
 from minivlm.data.reading import PAGE_TASKS, page_bank
 from minivlm.data.typesetting import sample_pages
 from minivlm.evaluate import evaluate
@@ -21,7 +21,7 @@ from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM, VLMConfig
 from minivlm.pages import PageBank, PageDialogs
 from minivlm.recipes import new_parts
-from minivlm.runtime import choose_scale, pick_device
+from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.spelling import PagePlaces, Spelling
 from minivlm.storage import start_from, warm_start
 from minivlm.streams import generator

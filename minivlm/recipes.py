@@ -26,7 +26,7 @@ from minivlm.pretrained.keys import load_exactly
 from minivlm.runtime import pick_device, pick_scale
 from minivlm.storage import load, save, warm_start
 from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, Regions, Telegrams, generator
-from minivlm.train import Stage, train
+from minivlm.train import Source, Stage, train
 from minivlm.vision.reading import Reader
 
 
@@ -69,24 +69,34 @@ def vlm_stages(
     bank: Bank | None = None,
     language: str = "tuned",
 ) -> list[Stage]:
-    """LLaVA's two stages: first the decoder stays as it is while all that is new (the connector, and what the fusion
-    adds) learns to pass captions on, then the decoder learns to answer as well.
+    """`two_stages` on scenes.
 
     `bank`: scenes and features made earlier, for models that share an encoder (default: made here). `language`: what
     of the decoder learns in the second stage, a key of `LANGUAGE`; ValueError for another.
     """
-    if language not in LANGUAGE:
-        raise ValueError(f"unknown language {language!r}; choose one of {', '.join(LANGUAGE)}")
     tokenizer = mini_tokenizer()
     bank = bank or Bank.make(model, sample_scenes(size.scenes, generator(seed, 0)))
     captions = Dialogs(tokenizer, bank, size.batch_size, captions=True, seed=seed)
     apart = model.connector.conditioned
     questions = Dialogs(tokenizer, bank, size.batch_size, tasks, size.per_scene, apart=apart, seed=seed + 1)
+    return two_stages(model, captions, questions, size, language)
+
+
+def two_stages(model: VLM, captions: Source, questions: Source, size: Size, language: str = "tuned") -> list[Stage]:
+    """LLaVA's two stages: first the decoder stays as it is while all that is new (the connector, and what the fusion
+    adds) learns to pass captions on, then the decoder learns to answer as well."""
     new = new_parts(model)
     return [
         Stage("align", captions, size.align_steps, lr=3e-3, trains=new),
-        Stage("instruct", questions, size.steps, lr=1e-3, trains=(*new, *LANGUAGE[language])),
+        Stage("instruct", questions, size.steps, lr=1e-3, trains=(*new, *learning(language))),
     ]
+
+
+def learning(language: str) -> tuple[str, ...]:
+    """The parts of the decoder that learn in the second stage; ValueError for what is no key of `LANGUAGE`."""
+    if language not in LANGUAGE:
+        raise ValueError(f"unknown language {language!r}; choose one of {', '.join(LANGUAGE)}")
+    return LANGUAGE[language]
 
 
 def train_design(name: str, scale: str | None, seed: int, folder: str | Path, steps: int | None) -> torch.nn.Module:

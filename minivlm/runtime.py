@@ -7,6 +7,8 @@ import platform
 import random
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
 
 import torch
 
@@ -67,6 +69,15 @@ def setup(seed: int | None = None, device: str | None = None) -> Setup:
     print(f"minivlm {_version()} | torch {torch.__version__} | Python {platform.python_version()}")
     print(f"device: {found.type} ({name}) | scale: {scale} | seed: {seed}")
     return Setup(found, pick_dtype(found), scale, seed)
+
+
+def machine(precision: str | None) -> dict[str, str]:
+    """Where and with what a result came to be, by `train`'s precision."""
+    device = pick_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    made = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "date": str(date.today())}
+    versions = {"minivlm": _version(), "transformers": version("transformers")}
+    return made | versions | {"precision": precision or "default"}
 
 
 def _seed() -> int:

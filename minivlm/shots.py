@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from minivlm.compare import budgeted, machine
+from minivlm.compare import budgeted
 from minivlm.data.episodes import RULES, sample_episodes
 from minivlm.data.scenes import sample_scenes
 from minivlm.evaluate import score_episodes
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM
 from minivlm.recipes import new_parts
-from minivlm.runtime import choose_scale, pick_device
+from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.storage import warm_start
 from minivlm.streams import Bank, Shots, generator, pack_episodes
 from minivlm.tables import Run, bundled_results, read, write

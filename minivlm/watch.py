@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from minivlm.compare import budgeted, machine
+from minivlm.compare import budgeted
 from minivlm.data.videos import BEATS, sample_videos
 from minivlm.data.watching import VIDEO_TASKS, video_bank
 from minivlm.designs import at_budget
@@ -21,7 +21,7 @@ from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM, VLMConfig
 from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import new_parts
-from minivlm.runtime import choose_scale, pick_device
+from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.storage import bundled
 from minivlm.streams import generator
 from minivlm.tables import BLIND, Run, bundled_results, percent, read, write

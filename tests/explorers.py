@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import arenas
+import comparisons
 import numpy as np
 import tiny
 import torch
@@ -29,6 +30,7 @@ from minivlm.explore import (
     depths_explorer,
     experts_explorer,
     frames_explorer,
+    frontier_explorer,
     gates_explorer,
     grounding_explorer,
     queries_explorer,
@@ -255,6 +257,10 @@ def arena() -> Explorer:
     return arena_explorer(arenas.played(chance, arenas.abilities(chance, 3, 2), np.full(3, 0.2), seeds=3, each=20))
 
 
+def frontier() -> Explorer:
+    return frontier_explorer(comparisons.several())
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -270,4 +276,5 @@ ALL = {
     "context": context,
     "depths": depths,
     "arena": arena,
+    "frontier": frontier,
 }

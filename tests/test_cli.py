@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 
+import own_design
 import pytest
 import tiny
 import torch
@@ -13,6 +14,7 @@ from PIL import Image
 from minivlm import DESIGNS, budget, build, load, save
 from minivlm.__main__ import main, parser
 from minivlm.data.scenes import Object, Scene, Scenes, render
+from minivlm.ledger import Ledger
 from minivlm.recipes import LANGUAGE
 from minivlm.storage import bundled
 
@@ -98,19 +100,31 @@ def test_the_seed_decides_what_is_learned(tmp_path, capsys):
 def test_designs_are_compared_and_what_was_found_is_kept(tmp_path, capsys, monkeypatch):
     words = "compare --designs deco --tokens 4 --seeds 7 --scale smoke --steps 1 --precision no --out".split()
     told = run(capsys, *words, str(tmp_path))
-    assert "deco, 4 tokens, tuned, seed 7: mean " in told
+    assert "deco, 4 tokens, tuned, seed 7: mean " in told and "(1 of 2, " in told
     rows = [line.split(" | ")[:2] for line in told.splitlines() if line.startswith("| ")]
     assert rows[2:] == [["| deco", "4"], ["| blind", "-"]]
     last = told.splitlines()[-1]
     assert last.startswith("1 steps at scale smoke, seeds 7; ") and torch.__version__ in last
-    assert len(list(tmp_path.iterdir())) == 2
-    monkeypatch.setattr("minivlm.compare.train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("minivlm.runs.train", lambda *_, **__: pytest.fail("trained again"))
     assert run(capsys, *words, str(tmp_path)).splitlines() == told.splitlines()[-len(rows) - 2 :]
-    tuned = (tmp_path / "deco-4-tuned-smoke-1-seed7.json").read_text(encoding="utf-8")
+    ledger = Ledger(tmp_path / "runs.jsonl")
+    [tuned] = [entry for entry in ledger.entries() if entry["design"] == "deco"]
     for language in LANGUAGE:  # as if it had been run
-        path = tmp_path / f"deco-4-{language}-smoke-1-seed7.json"
-        path.write_text(tuned.replace('"tuned"', f'"{language}"'), encoding="utf-8")
+        ledger.add(tuned | {"language": language})
         assert f"| deco | 4 | {language} | " in run(capsys, *words, str(tmp_path), "--language", language)
+
+
+def test_a_design_and_data_of_ones_own_are_compared(tmp_path, capsys, monkeypatch):
+    asked = {}
+
+    def comparing(*given):
+        asked["designs"], asked["data"] = given[0], given[8]
+        return []
+
+    monkeypatch.setattr("minivlm.compare.compare", comparing)
+    with pytest.raises(SystemExit, match="every run failed"):
+        main(["compare", "--designs", "deco", "--design", "own_design:rows", "--data", str(tmp_path)])
+    assert asked == {"designs": {"deco": None, "rows": own_design.rows}, "data": str(tmp_path)}
 
 
 def test_the_bundled_model_answers_about_a_picture(tmp_path, capsys):

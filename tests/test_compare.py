@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import json
+import random
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest.mock import ANY
 
+import own_design
 import pytest
+import tiny
 import torch
 from torch import nn
 
-from minivlm import DESIGNS, VLM, build
-from minivlm.compare import PER_TASK, compare
+from minivlm import DESIGNS, VLM, build, runs
+from minivlm.compare import compare, imported
 from minivlm.data.captions import caption
 from minivlm.data.tasks import TASKS, evaluation_bank
 from minivlm.designs import at_budget, configure
-from minivlm.evaluate import evaluate
+from minivlm.evaluate import evaluate, grade
 from minivlm.language.tokenizer import mini_tokenizer
+from minivlm.ledger import Ledger
+from minivlm.material import PER_TASK
 from minivlm.mini import VARIANTS, reader
 from minivlm.recipes import LORA_RANK
+from minivlm.runs import Job, encoder_of
+from minivlm.spending import training_flops
 from minivlm.storage import warm_start
-from minivlm.tables import Result, collect
+from minivlm.tables import Compared, collect
 from minivlm.train import Stage, train
 from minivlm.vision.patches import PatchesConfig
 from minivlm.vision.variable import VariableViTConfig
@@ -40,41 +49,48 @@ class Run:
     losses: list[float] = field(default_factory=list)
     pictured: set[tuple[int, bool]] = field(default_factory=set)  # asked how often before; did a batch hold pictures?
     asked: list[tuple[object, object]] = field(default_factory=list)  # the questions, and what was told with them
+    counted: bool = False  # all that is left is to count what it cost
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[list[Run]]:
+def made() -> Iterator[list[Run]]:
     """A record of every run of `compare` while these tests last, in order."""
-    import minivlm.compare as module
-
-    runs, forward = [], VLM.forward
+    made, forward = [], VLM.forward
 
     def training(model, stages, **options):
-        runs.append(Run(stages))
-        runs[-1].losses = [record["loss"] for record in train(model, stages, **options)]
+        made.append(Run(stages))
+        records = train(model, stages, **options)
+        made[-1].losses = [record["loss"] for record in records]
+        return records
 
     def asking(model, tokenizer, questions, features, blind=False, told=None):
-        runs[-1].asked.append((questions, told))
-        return evaluate(model, tokenizer, questions, features, blind=blind, told=told)
+        made[-1].asked.append((questions, told))
+        return grade(model, tokenizer, questions, features, blind=blind, told=told)
+
+    def counting(model, stages):
+        made[-1].counted = True
+        return training_flops(model, stages)
 
     def reading(model, batch, *rest, **options):
-        runs[-1].pictured.add((len(runs[-1].asked), batch.visual is not None))
+        if not made[-1].counted:
+            made[-1].pictured.add((len(made[-1].asked), batch.visual is not None))
         return forward(model, batch, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "train", training)
-        patch.setattr(module, "evaluate", asking)
-        patch.setattr(module, "pick_device", lambda: torch.device("cpu"))
+        patch.setattr(runs, "train", training)
+        patch.setattr(runs, "grade", asking)
+        patch.setattr(runs, "training_flops", counting)
+        patch.setattr(runs, "pick_device", lambda: torch.device("cpu"))
         patch.setattr(VLM, "forward", reading)
-        yield runs
+        yield made
 
 
 @pytest.fixture(scope="module")
-def compared(runs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Result], dict[tuple[str, int], Run]]:
+def compared(made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Compared], dict[tuple[str, int], Run]]:
     """Two designs and the blind one, with two seeds: where the results are, the results, and each run."""
     folder = tmp_path_factory.mktemp("compared") / "results"
     results = compare(["deco", "instructblip"], seeds=(3, 5), folder=folder, **SMOKE)
-    return folder, results, {(r.design, r.seed): run for r, run in zip(results, runs, strict=True)}
+    return folder, results, {(r.design, r.seed): run for r, run in zip(results, made, strict=True)}
 
 
 # --- the runs -------------------------------------------------------------------------------------------------------
@@ -95,8 +111,11 @@ def test_every_design_has_a_result_for_every_seed_the_blind_one_last(compared):
         assert result.connector_weights == weights
         if result.design != "instructblip":  # whose word table has rows that nobody reads
             assert result.trained_weights == weights + count(model.language)
-    assert len(list(folder.iterdir())) == 6
-    found = collect(folder, "smoke", folder.parent / "all.json")
+        assert result.samples == (2 if result.design == "blind" else 5) * 8  # pictures of each step
+        assert {task: len(kept) for task, kept in result.margins.items()} == dict.fromkeys(result.accuracy, ANY)
+        assert result.weights > result.trained_weights and min(result.train_flops, result.flops, result.seconds) > 0
+    assert [path.name for path in folder.iterdir()] == ["runs.jsonl"]
+    found = collect(folder / "runs.jsonl", "smoke", folder.parent / "all.json")
     assert sorted(found, key=repr) == sorted(results, key=repr)
 
 
@@ -127,23 +146,23 @@ def test_pictures_are_read_by_all_but_the_blind_one_and_not_where_the_scene_is_t
         assert run.pictured == {(0, name != "blind"), (1, name != "blind"), (2, False)}
 
 
-def test_a_frozen_decoder_reads_as_before_and_has_no_blind_one_beside_it(runs, tmp_path):
-    before, deep = len(runs), VARIANTS["flamingo_resampler_deep"]().build()
+def test_a_frozen_decoder_reads_as_before_and_has_no_blind_one_beside_it(made, tmp_path):
+    before, deep = len(made), VARIANTS["flamingo_resampler_deep"]().build()
     results = compare(["flamingo_resampler_deep", "flamingo"], seeds=(3,), folder=tmp_path, language="frozen", **SMOKE)
     read = evaluate(warm_start(build("llava15", device="cpu")), mini_tokenizer(), QUESTIONS, None, told=TOLD)
     assert [result.design for result in results] == ["flamingo_resampler_deep", "flamingo"]
-    for result, model, run in zip(results, (deep, build("flamingo", device="cpu")), runs[before:], strict=True):
-        assert result.told == {task: score.accuracy for task, score in read.items()}
+    for result, model, run in zip(results, (deep, build("flamingo", device="cpu")), made[before:], strict=True):
+        assert result.told == {task: pytest.approx(score.accuracy, abs=1e-5) for task, score in read.items()}
         assert result.trained_weights == count(model.connector) + count(model.fusion)
         assert result.language == "frozen" and run.stages[-1].trains == run.stages[0].trains
 
 
-def test_a_decoder_may_learn_beside_itself(runs, tmp_path):
+def test_a_decoder_may_learn_beside_itself(made, tmp_path):
     [result] = compare(["deco"], seeds=(3,), folder=tmp_path, language="lora", **SMOKE)
     language = configure("deco").language
     maps = 4 * (language.width + language.width) + 3 * (language.width + language.mlp_width)  # into and out of each
     assert result.trained_weights == result.connector_weights + language.depth * LORA_RANK * maps
-    assert result.language == "lora" and runs[-1].stages[-1].trains == ("connector", "adapter")
+    assert result.language == "lora" and made[-1].stages[-1].trains == ("connector", "adapter")
 
 
 def test_all_designs_share_the_encoder_whose_features_are_made_once():
@@ -164,35 +183,125 @@ def test_all_designs_share_the_encoder_whose_features_are_made_once():
         assert type(tower) is VariableViTConfig if name == "idefics2" else tower == reader()
 
 
-def test_what_is_there_is_not_run_again_and_what_is_missing_comes_out_the_same(compared, runs):
+def timeless(results: list[Compared]) -> list[Compared]:
+    return [replace(result, seconds=0, milliseconds=0) for result in results]
+
+
+def without(path: Path, *numbers: int) -> None:
+    """Take lines out of a ledger."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(line for n, line in enumerate(lines) if n not in numbers))
+
+
+def test_what_is_there_is_not_run_again_and_what_is_missing_comes_out_the_same(compared, made):
     folder, results, first = compared
-    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    before = len(runs)
+    ledger, before = folder / "runs.jsonl", len(made)
+    content = ledger.read_bytes()
     assert compare(["deco", "instructblip"], seeds=(3, 5, 3), folder=folder, **SMOKE) == results
-    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times and len(runs) == before
-    lost = folder / "deco-16-tuned-smoke-2-seed5.json"
-    lost.unlink()
-    assert compare(["deco", "instructblip"], seeds=(3, 5), folder=folder, **SMOKE) == results
-    assert len(runs) == before + 1 and runs[-1].losses == first["deco", 5].losses
-    assert {path for path in folder.iterdir() if path.stat().st_mtime_ns != times[path]} == {lost}
+    assert ledger.read_bytes() == content and len(made) == before
+    without(ledger, 3)  # deco, seed 5
+    kept = ledger.read_bytes()
+    again = compare(["deco", "instructblip"], seeds=(3, 5), folder=folder, **SMOKE)
+    assert timeless(again) == timeless(results)
+    assert ledger.read_bytes().startswith(kept) and len(Ledger(ledger).entries()) == 6
+    assert len(made) == before + 1 and made[-1].losses == first["deco", 5].losses
     assert first["deco", 3].losses != first["deco", 5].losses != first["instructblip", 5].losses
 
 
-def test_a_run_that_was_killed_while_writing_leaves_no_result(compared, monkeypatch):
+def test_a_run_that_fails_is_kept_as_such_and_made_again_while_the_others_go_on(compared, made, monkeypatch, capsys):
     folder, results, _ = compared
-    path = folder / "blind-0-tuned-smoke-2-seed3.json"
-    content = path.read_bytes()
-    path.unlink()
+    ledger, go_on = folder / "runs.jsonl", runs.train
+    names = [(entry["design"], entry["seed"]) for entry in Ledger(ledger).entries()]
+    without(ledger, names.index(("deco", 3)), names.index(("blind", 3)))
 
-    def killed(*_):
-        raise KeyboardInterrupt
+    def failing(model, stages, **options):
+        if len(stages) == 2:
+            raise FloatingPointError("the loss is nan\nand so on")
+        return go_on(model, stages, **options)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("minivlm.storage.os.replace", killed)
-        compare([], seeds=(3,), folder=folder, **SMOKE)
-    assert not path.exists() and len(collect(folder, "smoke", folder.parent / "some.json")) == 5
-    assert compare([], seeds=(3,), folder=folder, **SMOKE) == [results[2]]
-    assert json.loads(path.read_bytes())["accuracy"] == json.loads(content)["accuracy"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "train", failing)
+        found = compare(["deco", "instructblip"], seeds=(3, 5), folder=folder, **SMOKE)
+    assert timeless(found) == timeless([r for r in results if (r.design, r.seed) != ("deco", 3)])
+    assert "failed 1 of 2: deco, seed 3: FloatingPointError: the loss is nan\n" in capsys.readouterr().out
+    [failed] = [entry for entry in Ledger(ledger).entries() if "failed" in entry]
+    assert failed["failed"] == "FloatingPointError: the loss is nan" and failed["machine"]["torch"] == torch.__version__
+    before = len(made)
+    assert timeless(compare(["deco", "instructblip"], seeds=(3, 5), folder=folder, **SMOKE)) == timeless(results)
+    assert len(made) == before + 1
+    assert len(collect(ledger, "smoke", folder.parent / "some.json")) == 6
+
+
+def test_another_configuration_under_the_same_name_is_another_run(made, tmp_path):
+    mine = lambda: configure("llava")  # noqa: E731
+    before, how = len(made), dict(seeds=(3,), folder=tmp_path, scale="smoke", steps=2, language="frozen")
+    [first] = compare({"mine": mine}, **how)
+    [second] = compare({"mine": replace(mine(), layer=-1)}, **how)
+    assert len(made) == before + 2 and first.parts != second.parts and first.accuracy != second.accuracy
+    assert compare({"mine": mine}, **how) == [first] and len(made) == before + 2
+
+
+def test_interrupting_is_no_result(made, monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "train", lambda *_, **__: [])  # as it returns after the keyboard's interrupt
+    with pytest.raises(KeyboardInterrupt):
+        compare(["deco"], seeds=(3,), folder=tmp_path, **SMOKE)
+    assert Ledger(tmp_path / "runs.jsonl").entries() == []
+
+
+WORDS = "compare --designs deco llava --seeds 0 1 --scale smoke --steps 1 --precision no".split()
+
+
+def test_a_kill_at_any_instant_loses_only_the_runs_in_flight(tmp_path):
+    ledger, chance = Ledger(tmp_path / "runs.jsonl"), random.Random(0)
+    for jobs, wanted in ((1, 1), (2, 3)):
+        kept = ledger.path.read_bytes()
+        call = tiny.command("-m", "minivlm", *WORDS, "--jobs", jobs, "--out", tmp_path)
+        with subprocess.Popen(**call, stdout=subprocess.DEVNULL) as process:
+            while len(ledger.entries()) < wanted:
+                assert process.poll() is None
+                time.sleep(chance.random() / 3)
+            process.kill()
+        assert ledger.path.read_bytes().startswith(kept)
+    subprocess.run(**call, check=True, stdout=subprocess.DEVNULL)
+    runs_of = [(entry["design"], entry["seed"]) for entry in ledger.entries()]
+    assert sorted(runs_of) == sorted((name, seed) for name in ("deco", "llava", "blind") for seed in (0, 1))
+
+
+def test_processes_of_their_own_come_to_the_same(compared, tmp_path):
+    results = [r for r in compared[1] if r.seed == 5]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", tiny.command()["env"]["PYTHONPATH"])
+        found = compare(["deco", "instructblip"], seeds=(5,), folder=tmp_path, jobs=2, **SMOKE)
+    for one, other in zip(found, results, strict=True):
+        assert one.accuracy == pytest.approx(other.accuracy, abs=0.1) and one.train_flops == other.train_flops
+        assert one.parts == other.parts
+
+
+def test_a_design_of_ones_own_takes_forty_lines_and_no_edit_but_of_the_list(made, tmp_path, monkeypatch):
+    lines = Path(own_design.__file__).read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 40
+    how = dict(seeds=(3,), folder=tmp_path, scale="smoke", steps=2, language="frozen")
+    [mine] = compare({"rows": imported("own_design:rows")}, **how)
+    assert (mine.design, mine.tokens, mine.connector_weights) == ("rows", 8, 128 * 128 + 128)
+    listed = replace(DESIGNS["deco"], title="Rows", mini=own_design.rows)
+    monkeypatch.setitem(DESIGNS, "listed", listed)
+    [theirs] = compare(["listed"], **how)
+    assert theirs.accuracy == mine.accuracy and theirs.margins == mine.margins
+
+
+def test_by_default_all_that_answer_are_compared(made, tmp_path, monkeypatch):
+    seen = []
+
+    def note(job: Job) -> dict[str, object]:
+        seen.append(job.design)
+        return {**job.about, "failed": "not tried"}
+
+    monkeypatch.setattr("minivlm.compare.maker", lambda: note)
+    assert compare(seeds=(0,), folder=tmp_path, scale="smoke") == []
+    assert sorted(seen) == sorted([*(name for name, design in DESIGNS.items() if design.answers), "blind"])
+    encoders = [encoder_of(configure("llava15" if name == "blind" else name)) for name in seen]
+    changes = sum(one != other for one, other in zip(encoders, encoders[1:], strict=False))
+    assert changes == len(set(encoders)) - 1, "those with one encoder stand together"
 
 
 @pytest.mark.parametrize(
@@ -204,15 +313,18 @@ def test_a_run_that_was_killed_while_writing_leaves_no_result(compared, monkeypa
         (dict(designs=["deco", "clip"]), "clip answers no questions"),
         (dict(designs=["deko"]), "did you mean deco"),
         (dict(designs=["deco"], scale="huge"), "unknown scale 'huge'; choose one of smoke, cpu, gpu"),
-        (dict(designs=["deco"], steps=0), "steps must be at least 1, got 0"),
+        (dict(designs=["deco"], steps=0), "steps and jobs must be at least 1, got 0 and 1"),
+        (dict(designs=["deco"], jobs=0), "steps and jobs must be at least 1, got 2 and 0"),
+        (dict(designs={"deco": own_design.rows}), "'deco' is the name of a known design: give yours another"),
+        (dict(designs={"mine": lambda: 3}), "mine answers no questions.* a function that makes one, got int"),
         (dict(designs=["deco"], language="loro"), "unknown language 'loro'; choose one of tuned, lora, frozen"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_anything_is_trained(wrong, message, runs, tmp_path):
-    before = len(runs)
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(wrong, message, made, tmp_path):
+    before = len(made)
     with pytest.raises(ValueError, match=message):
         compare(**{**SMOKE, "seeds": (0,), "folder": tmp_path / "results", **wrong})
-    assert len(runs) == before and not (tmp_path / "results").exists()
+    assert len(made) == before and not (tmp_path / "results").exists()
 
 
 # --- budgets --------------------------------------------------------------------------------------------------------
@@ -236,3 +348,12 @@ def test_a_design_makes_as_many_tokens_as_are_asked_for_or_says_that_it_cannot(n
 def test_a_projection_has_no_choice():
     with pytest.raises(ValueError, match="LinearProjection makes 64 tokens of 8x8 patches, not 63: it has no choice"):
         at_budget(configure("llava"), 63)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("own_design", "want module:function"), ("nowhere:rows", "No module named"), ("own_design:cols", "no attribute")],
+)
+def test_a_design_that_is_nowhere_is_said(name, message):
+    with pytest.raises(ValueError, match=message):
+        imported(name)

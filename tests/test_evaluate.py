@@ -16,7 +16,18 @@ from minivlm.batch import Batch
 from minivlm.connectors.bert import BertConfig, VocabularyConfig
 from minivlm.connectors.connector import Connector
 from minivlm.connectors.qformer import InstructQFormerConfig
-from minivlm.evaluate import Score, answered, evaluate, mean_accuracy, retrieval, table, wilson, zero_shot
+from minivlm.evaluate import (
+    Score,
+    answered,
+    evaluate,
+    grade,
+    margins,
+    mean_accuracy,
+    retrieval,
+    table,
+    wilson,
+    zero_shot,
+)
 from minivlm.language.llama import LlamaConfig
 from minivlm.model import VLM
 
@@ -120,6 +131,52 @@ def test_right_is_what_the_model_would_have_said(model, features, dialogs, truth
     long = [(q, hit) for q, hit in flat if len(q.answer.split()) > 1]
     assert sum(hit for _, hit in long) >= 5 and sum(not hit for _, hit in long) >= 20
     assert {hit for q, hit in flat if not q.text} == {True, False}
+
+
+# --- margins --------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def odds(model: VLM, question: Asked, seen: Tensor | None) -> float:
+    """Log-odds of an answer and its end, said word by word in a pass of its own each, the chances multiplied."""
+    said, chance = "", 1.0
+    alone = Batch.pack(Numbers(), [[(question.text, "")]], features=seen)
+    reading = dict(instruction=alone.instruction, instruction_mask=alone.instruction_mask)  # never of the answer
+    for word in [*Numbers().encode(question.answer), Numbers.eos_id]:
+        batch = Batch.pack(Numbers(), [[(f"{question.text} {said}", "")]], features=seen)
+        output = model(replace(batch, labels=None, **reading))
+        chance *= float(output.logits[0, output.layout.lengths[0] - 1].double().softmax(dim=0)[word])
+        said += f" {word}"
+    return math.log(chance / (1 - chance))
+
+
+@pytest.mark.parametrize("blind", [False, True], ids=["seeing", "blind"])
+def test_a_margin_is_the_odds_of_the_whole_answer(model, features, dialogs, blind):
+    dialogs = [sample[:6] if i < 4 else [] for i, sample in enumerate(dialogs)]
+    graded = grade(model, Numbers(), dialogs, features, blind, batch_size=3)
+    assert [one.question for one in graded] == [question for sample in dialogs for question in sample]
+    wanted = [
+        odds(model, question, None if blind else seen)
+        for sample, seen in zip(dialogs, features.split(1), strict=True)
+        for question in sample
+    ]
+    assert [one.margin for one in graded] == pytest.approx(wanted, abs=2e-4)
+    assert all(one.right for one in graded if one.margin > 0)
+    assert blind or {one.right for one in graded} == {True, False}
+    assert len({len(one.question.answer.split()) for one in graded}) > 1
+
+
+@pytest.mark.parametrize(
+    ("sure", "margin"), [(1e3, 27.63), (-1e3, -2e3), (20.0, math.log(1 / (2 * 13 * math.exp(-20))))]
+)
+def test_a_margin_is_a_number_however_sure_the_model_is(sure, margin):
+    """Two words, each so much likelier than each of 13 others."""
+    model = tiny.vlm()
+    batch = Batch.pack(Numbers(), [[("5", "6")]])
+    output = model(batch)
+    logits = torch.zeros(1, 4, WORDS)  # begin, 5, 6, end
+    logits[0, 1, 6] = logits[0, 2, Numbers.eos_id] = sure
+    assert margins(replace(output, logits=logits), batch) == [[pytest.approx(margin, rel=1e-2)]]
 
 
 # --- accuracy per task ----------------------------------------------------------------------------------------------

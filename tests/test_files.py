@@ -147,3 +147,26 @@ def test_a_picture_that_is_none_is_refused(folder):
     for name, message in (("none.png", "no such picture"), ("text.png", "not a picture"), (".", "no such picture")):
         with pytest.raises(DataError, match=message):
             load_image(folder / name, 8)
+
+
+def test_lines_may_be_put_into_splits(folder):
+    write(folder, GOOD | {"split": "test"}, {"image": "a.png", "caption": "red", "split": "test"})
+    assert [record.split for record in read_folder(folder)] == ["test", "test"]
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"split": "dev"}, 'split is "dev"; want one of train, test'),
+        ({"split": None}, "split is null; want one of train, test"),
+        ({}, "no split, while line 1 has one: give every line one, or no line"),
+        ({"split": "train"}, "a.png is in 'train' here and in 'test' on line 1"),
+    ],
+)
+def test_a_split_that_is_wrong_is_said_with_its_line(folder, second, message):
+    write(folder, GOOD | {"split": "test"}, "", GOOD | second)
+    assert problems(folder) == (f"{folder / 'data.jsonl'}:3: {message}",)
+    write(folder, GOOD, GOOD | {"split": "test"})
+    assert problems(folder) == (
+        f"{folder / 'data.jsonl'}:2: a split, while line 1 has none: give every line one, or no line",
+    )

@@ -5,28 +5,30 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, replace
-from pathlib import Path
 
+import comparisons
 import pytest
+from comparisons import MACHINE, made
 
+from minivlm.compare import LINE
 from minivlm.course.readme import connectors_table, fusions_table
 from minivlm.data.tasks import TASKS
-from minivlm.tables import Result, bundled_results, collect, interval, paired, setting, table
-
-MACHINE = {"device": "x86_64 CPU", "torch": "2.9", "python": "3.11", "date": "2026-01-02", "precision": "default"}
-
-
-def made(design: str = "deco", seed: int = 0, tokens: int = 16, right: float = 0.5, **changes) -> Result:
-    """A result that nobody measured."""
-    accuracy = dict.fromkeys(TASKS, right)
-    result = Result(design, tokens, seed, "cpu", 600, "tuned", 12345, 67890, accuracy, {}, MACHINE)
-    return replace(result, **changes)
-
-
-def kept(result: Result, path: Path) -> Result:
-    """That result, written to a file as `compare` does."""
-    path.write_text(json.dumps(asdict(result)), encoding="utf-8")
-    return result
+from minivlm.ledger import Ledger
+from minivlm.runs import KEPT_MARGINS
+from minivlm.tables import (
+    IDENTITY,
+    Compared,
+    Result,
+    bundled_comparison,
+    bundled_results,
+    collect,
+    identity,
+    interval,
+    margins_by_design,
+    paired,
+    setting,
+    table,
+)
 
 
 def test_an_interval_is_students():
@@ -102,15 +104,56 @@ def test_the_setting_is_said():
 
 
 def test_results_that_are_collected_come_with_the_package(tmp_path, monkeypatch):
-    results = [
-        kept(made(seed=seed, told={"COLOR": 0.1}), tmp_path / f"deco-16-tuned-cpu-600-seed{seed}.json")
-        for seed in (0, 1)
-    ]
-    kept(made(scale="gpu"), tmp_path / "deco-16-tuned-gpu-600-seed0.json")
-    out = tmp_path / "results" / "cpu.json"
-    assert collect(tmp_path, "cpu", out) == results and out.read_bytes().endswith(b"\n")
+    ledger = Ledger(tmp_path / "runs.jsonl")
+    results = [comparisons.compared(seed=seed, right=seed / 7) for seed in (0, 1)]
+    older = replace(results[0], accuracy=dict.fromkeys(TASKS, 0.9), seconds=1.0)
+    for run in (older, results[1], comparisons.compared(scale="gpu"), results[0]):
+        ledger.add(asdict(run))
+    ledger.add({key: asdict(results[0])[key] for key in IDENTITY} | {"seed": 2, "failed": "no luck", "machine": {}})
+    out = tmp_path / "results" / "compare-cpu.json"
+    assert collect(ledger.path, "cpu", out) == results and out.read_bytes().endswith(b"\n")
+    assert len(out.read_text().splitlines()) == 4, "a line a run, between two brackets"
     monkeypatch.setattr("minivlm.tables.files", lambda name: {"minivlm": tmp_path}[name])
-    assert bundled_results() == results and bundled_results("gpu") == []
+    assert bundled_results("cpu", Compared, "compare-") == results == bundled_comparison()
+    assert bundled_comparison("gpu") == []
+
+
+def test_older_results_are_still_read():
+    assert len(bundled_results()) > 60 and {type(run) for run in bundled_results()} == {Result}
+
+
+@pytest.mark.parametrize(
+    "change", [dict(seed=4), dict(tokens=4), dict(language="lora"), dict(data="mine"), dict(parts="1")]
+)
+def test_what_makes_another_run(change):
+    run = comparisons.compared()
+    assert identity(asdict(run)) != identity(asdict(replace(run, **change)))
+    assert identity(asdict(run)) == identity(asdict(replace(run, seconds=7.0, accuracy={})))
+
+
+def test_margins_of_all_runs_in_a_file_of_less_than_a_megabyte(tmp_path):
+    """Of 33 designs, three seeds and nine tasks."""
+    ledger, margins = Ledger(tmp_path / "runs.jsonl"), dict.fromkeys(TASKS, [-12.34] * KEPT_MARGINS)
+    for n in range(99):
+        ledger.add(asdict(comparisons.compared(seed=n, margins=margins)))
+    assert len(collect(ledger.path, "cpu", tmp_path / "all.json")) == 99
+    assert (tmp_path / "all.json").stat().st_size < 1_000_000 > ledger.path.stat().st_size
+    assert max(map(len, ledger.path.read_bytes().splitlines())) < LINE
+
+
+def test_margins_of_a_rating_are_those_of_all_seeds():
+    runs = [
+        comparisons.compared(name, seed, margins={"A": [seed + 0.5, 1.0], "B": [-seed]})
+        for name, seeds in (("a", (1, 0)), ("b", (0, 1, 2)))
+        for seed in seeds
+    ]
+    tasks, of = margins_by_design(runs)
+    assert tasks == ["A", "A", "B"]
+    assert of == {"a": [[0.5, 1.0, 0], [1.5, 1.0, -1]], "b": [[0.5, 1.0, 0], [1.5, 1.0, -1]]}, "of seeds that all have"
+    with pytest.raises(ValueError, match="not asked the same"):
+        margins_by_design([*runs, comparisons.compared("c", 0, margins={"A": [1.0]})])
+    with pytest.raises(ValueError, match="no results"):
+        margins_by_design([])
 
 
 def test_the_readme_says_so_where_nothing_is_measured(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from minivlm.raw import bundled_raw
 from minivlm.raw import table as raw_table
 from minivlm.reading import bundled_readings, readings_table
 from minivlm.shots import COUNTS, bundled_shots
-from minivlm.tables import BLIND, Kind, Result, bundled_results, setting, table
+from minivlm.tables import BLIND, Kind, Result, bundled_comparison, bundled_results, setting, table
 from minivlm.watch import bundled_watching, watching_table
 
 README = Path("README.md")
@@ -115,6 +115,7 @@ def filled(text: str) -> str:
         "watching": lambda: with_setting(watching_table, bundled_watching()),
         "depths": lambda: with_setting(depths_table, bundled_depths()),
         "speed": speed_table,
+        "compared": lambda: with_setting(table, bundled_comparison()),
     }
     for name, make in makers.items():
         made = f"<!-- {name} -->\n{make()}\n<!-- end -->"

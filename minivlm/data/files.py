@@ -1,7 +1,7 @@
 """Your own data: a folder of pictures and a JSON Lines file that says what is to be learned of each.
 
 A line is `{"image": "cat.jpg", "question": "what is it ?", "answer": "cat"}`
-or `{"image": "cat.jpg", "caption": "a cat"}`.
+or `{"image": "cat.jpg", "caption": "a cat"}`, and may say `"split": "train"` or `"split": "test"`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 _KINDS = ({"image", "question", "answer"}, {"image", "caption"})
+SPLITS = ("train", "test")
 
 
 class DataError(ValueError):
@@ -29,12 +30,14 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """A picture file with either a question and its answer or a caption; what is not given is None."""
+    """A picture file with either a question and its answer or a caption, and the split that it is said to be in; what
+    is not given is None."""
 
     image: Path
     question: str | None = None
     answer: str | None = None
     caption: str | None = None
+    split: str | None = None
 
 
 def read_folder(folder: str | Path, jsonl: str = "data.jsonl") -> list[Record]:
@@ -46,12 +49,13 @@ def read_folder(folder: str | Path, jsonl: str = "data.jsonl") -> list[Record]:
     source = folder / jsonl
     if not source.is_file():
         raise DataError([f"{source}: no such file; put one JSON object a line there, beside the pictures"])
-    records, problems, pictures = [], [], {}
+    records, problems, pictures, splits = [], [], {}, {}
     for number, line in enumerate(source.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
             records.append(_record(line, folder, pictures))
+            _check_split(records[-1], splits, number)
         except DataError as error:
             problems += [f"{source}:{number}: {problem}" for problem in error.problems]
     if not records and not problems:
@@ -59,6 +63,17 @@ def read_folder(folder: str | Path, jsonl: str = "data.jsonl") -> list[Record]:
     if problems:
         raise DataError(problems)
     return records
+
+
+def _check_split(record: Record, splits: dict[Path | None, tuple[str | None, int]], number: int) -> None:
+    """`splits` remembers where each picture was first put, and, under None, what the first record of all said."""
+    first, line = splits.setdefault(None, (record.split, number))
+    if (record.split is None) != (first is None):
+        here, there = ("no", "one") if record.split is None else ("a", "none")
+        raise DataError([f"{here} split, while line {line} has {there}: give every line one, or no line"])
+    before, line = splits.setdefault(record.image, (record.split, number))
+    if record.split != before:
+        raise DataError([f"{record.image.name} is in {record.split!r} here and in {before!r} on line {line}"])
 
 
 def _record(line: bytes, folder: Path, pictures: dict[Path, str | None]) -> Record:
@@ -80,10 +95,12 @@ def _wrong_fields(fields: object) -> Iterator[str]:
     if not isinstance(fields, dict):
         yield f"want {wanted}, got {json.dumps(fields)[:40]}"
         return
-    if unknown := sorted(fields.keys() - set.union(*_KINDS)):
+    if unknown := sorted(fields.keys() - set.union(*_KINDS, {"split"})):
         yield f"unknown keys {', '.join(unknown)}; want {wanted}"
-    elif fields.keys() not in _KINDS:
+    elif fields.keys() - {"split"} not in _KINDS:
         yield f"the keys are {', '.join(fields) or 'none'}; want {wanted}"
+    if fields.get("split", SPLITS[0]) not in SPLITS:
+        yield f"split is {json.dumps(fields['split'])[:40]}; want one of {', '.join(SPLITS)}"
     for key, value in fields.items():
         if key in set.union(*_KINDS) and not (isinstance(value, str) and value.strip()):
             yield f"{key} is empty" if isinstance(value, str) else f"{key} is no text but {json.dumps(value)[:40]}"

@@ -6,6 +6,7 @@ from minivlm.explore.connectors import queries_explorer, questions_explorer
 from minivlm.explore.depths import depths_explorer
 from minivlm.explore.experts import experts_explorer
 from minivlm.explore.explorers import attention_explorer, budget_explorer, similarity_explorer
+from minivlm.explore.frontier import frontier_explorer
 from minivlm.explore.fusion import gates_explorer
 from minivlm.explore.grounding import grounding_explorer
 from minivlm.explore.raw import raw_explorer
@@ -22,6 +23,7 @@ __all__ = [
     "depths_explorer",
     "experts_explorer",
     "frames_explorer",
+    "frontier_explorer",
     "gates_explorer",
     "grounding_explorer",
     "queries_explorer",

@@ -9,6 +9,7 @@ from minivlm.figures.contrast import match_probabilities, similarity, zero_shot_
 from minivlm.figures.depths import accuracy_against_skipping, depth_raster, passed_patches
 from minivlm.figures.designs import design_map
 from minivlm.figures.experts import likely_answers, moved_parts, retention, sights
+from minivlm.figures.frontier import frontiers, matched, separating
 from minivlm.figures.fusion import gate_curves, residual_shares, route_mosaic, sight_matrix
 from minivlm.figures.grounding import boxes_drawn, said_and_seen
 from minivlm.figures.lines import lines
@@ -42,12 +43,14 @@ __all__ = [
     "encoder_views",
     "film_strip",
     "frames_in_context",
+    "frontiers",
     "gate_curves",
     "growth_lines",
     "heat_maps",
     "likely_answers",
     "lines",
     "match_probabilities",
+    "matched",
     "misfit_matrix",
     "moved_parts",
     "panels",
@@ -66,6 +69,7 @@ __all__ = [
     "route_mosaic",
     "said_and_seen",
     "sampling_points",
+    "separating",
     "show",
     "sight_matrix",
     "sights",

@@ -31,9 +31,9 @@ class Tokenizer:
         if len(set(words)) != len(words):
             raise ValueError("the word list names a word twice")
         self.words = [*SPECIALS, *(f"<0x{byte:02x}>" for byte in range(256)), *words]
-        self.ids = {word: i for i, word in enumerate(self.words) if i == self.image_id or i >= self._first_word}
+        self.ids = {word: i for i, word in enumerate(self.words) if i == self.image_id or i >= self.first_word}
 
-    _first_byte, _first_word = len(SPECIALS), len(SPECIALS) + 256
+    _first_byte, first_word = len(SPECIALS), len(SPECIALS) + 256
 
     def __len__(self) -> int:
         return len(self.words)
@@ -41,10 +41,15 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without begin or end marks. "<image>" in the text becomes the picture's placeholder."""
         ids = []
-        for word in text.lower().translate(_PUNCTUATION).split():
+        for word in self.split(text):
             known = self.ids.get(word)
             ids += [known] if known is not None else self._spell(word)
         return ids
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        """The words of a text, each of which is one id or spelled."""
+        return text.lower().translate(_PUNCTUATION).split()
 
     def _spell(self, word: str) -> list[int]:
         return [self._first_byte + byte for byte in f" {word}".encode()]
@@ -55,7 +60,7 @@ class Tokenizer:
         for i in map(int, ids):
             if not 0 <= i < len(self.words):
                 raise ValueError(f"id {i} is outside the vocabulary of {len(self.words)}")
-            if i >= self._first_word:
+            if i >= self.first_word:
                 text += b" " + self.words[i].encode()
             elif i >= self._first_byte:
                 text += bytes([i - self._first_byte])
@@ -72,7 +77,7 @@ class GroundedTokenizer(Tokenizer):
     word for each of `side` x `side` cells. Text is written and read as `language.grounding` has it."""
 
     def __init__(self, words: Sequence[str], side: int):
-        most = ROOM - self._first_word
+        most = ROOM - self.first_word
         if len(words) > most or not 1 <= side <= 100:  # a cell's word has four digits
             raise ValueError(f"need at most {most} words and a side of 1 to 100, got {len(words)} and {side}")
         unused = (f"<unused_{i}>" for i in range(most - len(words)))
