@@ -106,7 +106,8 @@ class Separated(nn.Module):
         words = torch.tensor(self.config.words, dtype=torch.long, device=like.device)
         vectors = embedding(words.clamp(min=0)).to(like.dtype)
         if self.learned is not None:
-            vectors = vectors.index_put((words == LEARNED,), self.learned.to(like.dtype))
+            places = [place for place, word in enumerate(self.config.words) if word == LEARNED]
+            vectors = vectors.index_put((torch.tensor(places, device=like.device),), self.learned.to(like.dtype))
         return vectors
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +24,8 @@ class QuartersConfig:
     """`tower` reads pictures of any size."""
 
     tower: VisionConfig
+
+    any_size: ClassVar[bool] = True
 
     @property
     def image_size(self) -> Size:

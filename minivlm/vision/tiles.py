@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,8 @@ class TilesConfig:
     canvases: tuple[Size, ...]
     image_size: Size
     merge: bool = True
+
+    any_size: ClassVar[bool] = True
 
     def __post_init__(self):
         check_positive(height=self.image_size[0], width=self.image_size[1], canvases=len(self.canvases))

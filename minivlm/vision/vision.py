@@ -27,6 +27,8 @@ class VisionConfig(Protocol):
     image_size   (height, width) of a picture of which nothing else is said, and `grid` what that becomes, if one view
     width        of a feature
     class_token  does a vector for the whole picture come first?
+
+    One that reads pictures as they come, of any size, says so: `any_size = True`; for others they are resized.
     """
 
     image_size: tuple[int, int]
