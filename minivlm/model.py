@@ -15,7 +15,7 @@ from minivlm.attention import capturing
 from minivlm.batch import IGNORE, Batch
 from minivlm.connectors.connector import Connector
 from minivlm.connectors.separators import Separators
-from minivlm.fusion.fusion import FusionConfig, Interleaved
+from minivlm.fusion.fusion import Fusion, FusionConfig, Interleaved
 from minivlm.language.decoder import DecoderConfig
 from minivlm.language.lora import add_lora
 from minivlm.layout import Grid, Layout
@@ -63,6 +63,12 @@ class VLMConfig:
     def __post_init__(self):
         if self.class_token and not self.vision.class_token:
             raise ValueError("class_token: this encoder has none to hand on")
+        self._check_layer()
+        if self.separators.words and self.visual_width != self.language.width:
+            raise ValueError(
+                f"separators are words, {self.language.width} wide, and this fusion reads visual tokens of "
+                f"{self.visual_width}: use none, or one width"
+            )
         for name in ("image_id", "eos_id"):
             if not 0 <= getattr(self, name) < self.language.vocab_size:
                 raise ValueError(
@@ -72,6 +78,15 @@ class VLMConfig:
             raise ValueError(
                 f"separators {self.separators.words} are not all in the vocabulary of {self.language.vocab_size}"
             )
+
+    def _check_layer(self) -> None:
+        if self.layer is None or not hasattr(self.vision, "layers"):
+            return
+        kind, depth = type(self.vision).__name__, self.vision.layers
+        if depth is None:
+            raise ValueError(f"layer {self.layer}: of a {kind} only what it gives in the end can be read, layer None")
+        if not -depth - 1 <= self.layer <= depth:
+            raise ValueError(f"layer {self.layer} does not exist: {kind} has {depth} (0..{depth} or -1..-{depth + 1})")
 
     @property
     def visual_width(self) -> int:
@@ -113,6 +128,11 @@ class VLM(Seeing):
         super().__init__(config)
         self.language = config.language.build()
         self.fusion = config.fusion.build(self.language)
+        if self.language.inner is not self.language and type(self.fusion).blocks is not Fusion.blocks:
+            raise ValueError(
+                f"{type(self.language).__name__} routes the decoder's own blocks, and {type(self.fusion).__name__} "
+                "runs others in their place: take an interleaved design"
+            )
         self.adapter = nn.ModuleList()
 
     @property

@@ -61,6 +61,8 @@ class _Unfilled(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if kwargs.get("device") is not None:
+            return func(*args, **kwargs)
         if func in _MADE:
             return torch.empty(*args, **{**kwargs, **self.like})
         if func is torch.full:

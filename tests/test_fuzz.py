@@ -8,7 +8,12 @@ from __future__ import annotations
 import os
 import traceback
 from collections import Counter
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from drawn import VOCABULARY, Plan, designs
@@ -24,17 +29,22 @@ settings.register_profile("ci", max_examples=50, derandomize=True, **SETTINGS)
 settings.register_profile("nightly", max_examples=500, print_blob=True, **SETTINGS)
 PROFILE = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 SEEN: Counter[str] = Counter()
+T = TypeVar("T")
 
 
-def made(plan: Plan) -> VLM | None:
-    """The model, or None where the package itself refuses these parts and says why."""
+def if_it_can(run: Callable[[], T]) -> T | None:
+    """What it gives, or None where the package itself refuses and says why."""
     try:
-        torch.manual_seed(0)
-        return randomise(plan.make().build())
+        return run()
     except (ValueError, TypeError) as error:
         raised = traceback.extract_tb(error.__traceback__)[-1].filename
         assert raised.startswith(HERE) and len(str(error).split()) > 3, f"no clear error: {error!r} from {raised}"
         return None
+
+
+def made(plan: Plan) -> VLM:
+    torch.manual_seed(0)
+    return randomise(plan.make().build())
 
 
 def sample(model: VLM) -> Batch:
@@ -50,7 +60,8 @@ def sample(model: VLM) -> Batch:
 
 def check_learning(model: VLM, batch: Batch) -> None:
     """Whatever learns and is read at all has a gradient, and the loss is a number."""
-    model.train_only(*model.parts)
+    with redirect_stdout(StringIO()):
+        model.train_only(*model.parts)
     loss = model.train()(batch).loss
     loss.backward()
     assert loss.isfinite()
@@ -93,10 +104,21 @@ def check_keeping(model: VLM, batch: Batch, path: Path) -> None:
     assert torch.equal(again(batch).logits, before)
 
 
+@torch.no_grad()
+def check_other_sizes(model: VLM, batch: Batch) -> None:
+    """Pictures of another size than the encoder's are read and counted, or refused as clearly."""
+    height, width = model.config.vision.image_size
+    images = torch.rand(2, 2, 3, height + 7, width + 12)
+    output = if_it_can(lambda: model(replace(batch, images=images)))
+    if output is not None:
+        cost = budget(model.config, words=6, images=2, image_size=(height + 7, width + 12))
+        assert cost.positions == int(output.layout.lengths[0])
+
+
 @PROFILE
 @given(plan=designs())
 def fuzz(plan: Plan, path: Path) -> None:
-    model = made(plan)
+    model = if_it_can(lambda: made(plan))
     SEEN["refused" if model is None else "works"] += 1
     if model is None:
         return
@@ -106,6 +128,7 @@ def fuzz(plan: Plan, path: Path) -> None:
         check_saying(model, batch)
     check_counting(model, batch)
     check_keeping(model, batch, path)
+    check_other_sizes(model, batch)
 
 
 def test_any_combination_works_or_is_refused(tmp_path, capsys):

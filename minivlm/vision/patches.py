@@ -34,6 +34,7 @@ class PatchesConfig:
     image_size: tuple[int, int] = (512, 512)
 
     any_size: ClassVar[bool] = True
+    layers: ClassVar[None] = None
 
     def __post_init__(self):
         check_positive(patch_size=self.patch_size, height=self.image_size[0], width=self.image_size[1])

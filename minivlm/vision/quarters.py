@@ -28,6 +28,10 @@ class QuartersConfig:
     any_size: ClassVar[bool] = True
 
     @property
+    def layers(self) -> int | None:
+        return self.tower.layers
+
+    @property
     def image_size(self) -> Size:
         return self.tower.image_size
 

@@ -47,6 +47,10 @@ class TilesConfig:
                 raise ValueError(f"canvas {canvas[0]}x{canvas[1]} is not made of whole tiles of {height}x{width}")
 
     @property
+    def layers(self) -> int | None:
+        return self.tower.layers
+
+    @property
     def width(self) -> int:
         return self.tower.width
 

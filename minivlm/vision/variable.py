@@ -26,6 +26,7 @@ class VariableViTConfig(ViTConfig):
     smaller and larger."""
 
     any_size: ClassVar[bool] = True
+    layers: ClassVar[None] = None
 
     def __post_init__(self):
         super().__post_init__()

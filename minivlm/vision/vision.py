@@ -28,7 +28,8 @@ class VisionConfig(Protocol):
     width        of a feature
     class_token  does a vector for the whole picture come first?
 
-    One that reads pictures as they come, of any size, says so: `any_size = True`; for others they are resized.
+    One that reads pictures as they come, of any size, says so: `any_size = True`; for others they are resized. One
+    that knows its `layers` has a `layer` that is not among them refused; None: only what it gives in the end is read.
     """
 
     image_size: tuple[int, int]
