@@ -66,7 +66,7 @@ def test_operations_are_those_of_a_real_pass(name, images):
     pick(model)
     with FlopCounterMode(display=False) as counter:
         model(batch, capture=True)
-    assert sum(counted(name, images).flops.values()) == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert sum(counted(name, images).flops.values()) == counter.get_total_flops()
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def test_operations_of_a_word_are_those_of_a_real_step(name):
         assert steps[0] > 1.1 * steps[1]
         share = model.language.config.places(counted(name).positions) / counted(name).positions
     wanted = share * steps[0] + (1 - share) * steps[1]
-    assert sum(counted(name).word_flops.values()) == pytest.approx(wanted, rel=0.02)
+    assert sum(counted(name).word_flops.values()) == pytest.approx(wanted, rel=0.001)
 
 
 def real_step(name: str, places: int) -> int:
@@ -130,8 +130,8 @@ def test_experts_double_the_weights_and_add_no_operation():
 @pytest.mark.parametrize("name", ANSWERING)
 def test_bytes_are_those_of_a_real_step_and_of_a_real_answer(name):
     (model, batch), cost = real(name), counted(name)
-    assert cost.training_bytes == pytest.approx(training_memory(model.train(), batch), rel=0.25)
-    assert cost.prefill_bytes == pytest.approx(answering_memory(model.eval(), batch, words=1), rel=0.25)
+    assert cost.training_bytes == pytest.approx(training_memory(model.train(), batch), rel=0.06)
+    assert cost.prefill_bytes == pytest.approx(answering_memory(model.eval(), batch, words=1), rel=0.06)
 
 
 @pytest.mark.parametrize("name", ["llava15", "idefics", "mod"])
@@ -139,8 +139,8 @@ def test_the_longer_the_words_the_more_bytes(name):
     """As many words as outweigh weights, where another part decides what a step takes."""
     model, batch = real(name, images=1, count=300)
     long = counted(name, images=1, words=300)
-    assert long.training_bytes == pytest.approx(training_memory(model.train(), batch), rel=0.25)
-    assert long.prefill_bytes == pytest.approx(answering_memory(model.eval(), batch, words=1), rel=0.25)
+    assert long.training_bytes == pytest.approx(training_memory(model.train(), batch), rel=0.06)
+    assert long.prefill_bytes == pytest.approx(answering_memory(model.eval(), batch, words=1), rel=0.06)
     assert long.training_bytes > 2 * counted(name, images=1).training_bytes
 
 
