@@ -76,7 +76,8 @@ class Seeing(nn.Module):
         """What a connector is told of views that differ in size."""
         if there is None or self.connector.pointwise:
             return {}
-        self._check_sizes_differ(there.sum(dim=1).tolist())
+        if not self.connector.masked:
+            self._refuse(there.sum(dim=1).tolist())
         return {"mask": there}
 
     def _separate(self, tokens: Float[Tensor, "V k D"], pictures: Sequence[Views]) -> Float[Tensor, "P K D"]:
@@ -113,8 +114,8 @@ class Seeing(nn.Module):
         elif config.class_token and not connector.class_token:
             raise ValueError(f"{kind} reads patches alone: class_token must be False, got {config.class_token}")
         self._check_grids(views)
-        if len(set(counts)) > 1 and not connector.pointwise:
-            self._check_sizes_differ(counts)
+        if len(set(counts)) > 1 and not (connector.pointwise or connector.masked):
+            self._refuse(counts)
         self.separators.arrange(views, connector)
 
     def _check_grids(self, grids: Iterable[Grid]) -> None:
@@ -127,12 +128,11 @@ class Seeing(nn.Module):
                 "resize it, or take a connector that reads any"
             )
 
-    def _check_sizes_differ(self, counts: list[int]) -> None:
-        if not self.connector.masked:
-            raise ValueError(
-                f"{type(self.connector).__name__} reads views of one size, these have {counts} features: give it "
-                "pictures of one size, or take a connector that reads any"
-            )
+    def _refuse(self, counts: list[int]) -> None:
+        raise ValueError(
+            f"{type(self.connector).__name__} reads views of one size, these have {counts} features: give it pictures "
+            "of one size, or take a connector that reads any"
+        )
 
     def _check_features(self, batch: Batch) -> None:
         if batch.features is None:
