@@ -20,7 +20,7 @@ from minivlm.language.decoder import DecoderConfig
 from minivlm.language.lora import add_lora
 from minivlm.layout import Grid, Layout
 from minivlm.seeing import Seeing
-from minivlm.vision.vision import VisionConfig
+from minivlm.vision.vision import VisionConfig, check_layer
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class VLMConfig:
     def __post_init__(self):
         if self.class_token and not self.vision.class_token:
             raise ValueError("class_token: this encoder has none to hand on")
-        self._check_layer()
+        check_layer(self.vision, self.layer)
         if self.separators.words and self.visual_width != self.language.width:
             raise ValueError(
                 f"separators are words, {self.language.width} wide, and this fusion reads visual tokens of "
@@ -78,15 +78,6 @@ class VLMConfig:
             raise ValueError(
                 f"separators {self.separators.words} are not all in the vocabulary of {self.language.vocab_size}"
             )
-
-    def _check_layer(self) -> None:
-        if self.layer is None or not hasattr(self.vision, "layers"):
-            return
-        kind, depth = type(self.vision).__name__, self.vision.layers
-        if depth is None:
-            raise ValueError(f"layer {self.layer}: of a {kind} only what it gives in the end can be read, layer None")
-        if not -depth - 1 <= self.layer <= depth:
-            raise ValueError(f"layer {self.layer} does not exist: {kind} has {depth} (0..{depth} or -1..-{depth + 1})")
 
     @property
     def visual_width(self) -> int:

@@ -134,4 +134,4 @@ def fuzz(plan: Plan, path: Path) -> None:
 def test_any_combination_works_or_is_refused(tmp_path, capsys):
     SEEN.clear()
     fuzz(path=tmp_path / "model.safetensors")
-    assert SEEN["works"] >= 0.3 * SEEN.total() and SEEN["refused"] > 0, SEEN
+    assert SEEN["works"] > 10 and SEEN["refused"] > 10, SEEN

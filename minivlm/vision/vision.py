@@ -44,6 +44,17 @@ class VisionConfig(Protocol):
     def build(self) -> Any: ...
 
 
+def check_layer(vision: VisionConfig, layer: int | None) -> None:
+    """ValueError for a `layer` after which the state of that encoder, if it knows its layers, cannot be read."""
+    if layer is None or not hasattr(vision, "layers"):
+        return
+    kind, depth = type(vision).__name__, vision.layers
+    if depth is None:
+        raise ValueError(f"layer {layer}: of a {kind} only what it gives in the end can be read, layer None")
+    if not -depth - 1 <= layer <= depth:
+        raise ValueError(f"layer {layer} does not exist: {kind} has {depth} (0..{depth} or -1..-{depth + 1})")
+
+
 class Vision(nn.Module):
     """A vision part. `features` of an encoder with several layers also takes the `layer` to read."""
 
