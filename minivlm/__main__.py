@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from minivlm.budget import budget
-from minivlm.designs import DESIGNS, find
+from minivlm.designs import DESIGNS, PRESETS, find
 from minivlm.model import VLM
 from minivlm.runtime import SCALES
 
@@ -23,13 +22,25 @@ def doctor(arguments: argparse.Namespace) -> None:
 
 def designs(arguments: argparse.Namespace) -> None:
     """List every design: what it is, and the visual tokens and weights of the published system."""
+    from minivlm.budget import budget
+    from minivlm.shapes import uncollected
+
     print(f"{'name':10} {'year':4}  {'design':12} {'connector':26} {'fusion':24} {'tokens':>6} {'weights':>8}")
-    for name, design in DESIGNS.items():
-        counted = f"{'-':>6} {'-':>8}"  # two towers: one vector a picture, no sequence
-        if design.answers:
-            cost = budget(name)
-            counted = f"{cost.visual_tokens:>6} {sum(cost.weights.values()) / 1e9:>7.2f}B"
-        print(f"{name:10} {design.year:4}  {design.title:12} {design.connector:26} {design.fusion:24} {counted}")
+    with uncollected():
+        for name, design in DESIGNS.items():
+            counted = f"{'-':>6} {'-':>8}"  # two towers: one vector a picture, no sequence
+            if design.answers:
+                cost = budget(name)
+                counted = f"{cost.visual_tokens:>6} {sum(cost.weights.values()) / 1e9:>7.2f}B"
+            print(f"{name:10} {design.year:4}  {design.title:12} {design.connector:26} {design.fusion:24} {counted}")
+
+
+def budget(arguments: argparse.Namespace) -> None:
+    """Count what a design costs: tokens, weights, operations, cache and memory, of pictures of any size."""
+    from minivlm.budget import budget
+
+    sizes = dict(words=arguments.words, images=arguments.images, image_size=arguments.image)
+    print(budget(arguments.design, arguments.preset, **sizes))
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -208,6 +219,14 @@ def course_repair(arguments: argparse.Namespace) -> None:
     print("\n".join(done) or f"{arguments.student}: nothing was missing or changed")
 
 
+def picture_size(told: str) -> tuple[int, int]:
+    """ "672x1008" as (672, 1008)."""
+    sides = told.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"{told!r} is no height and width in pixels, such as 672x1008")
+    return int(sides[0]), int(sides[1])
+
+
 def several_seeds(sub: argparse.ArgumentParser, folder: str) -> None:
     """The options of every command that trains with one seed after the other."""
     sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
@@ -228,6 +247,13 @@ def parser() -> argparse.ArgumentParser:
 
     command(doctor, "doctor")
     command(designs, "designs")
+    sub = command(budget, "budget")
+    sub.add_argument("design", help=f"one of those that answer: {', '.join(DESIGNS)}")
+    sub.add_argument("--preset", choices=PRESETS, default="published", help="default: %(default)s")
+    told = "height and width of the pictures in pixels, such as 672x1008 (default: the design's own)"
+    sub.add_argument("--image", type=picture_size, metavar="HxW", help=told)
+    sub.add_argument("--images", type=int, default=1, help="how many pictures (default: %(default)s)")
+    sub.add_argument("--words", type=int, default=64, help="how many words beside them (default: %(default)s)")
     sub = command(train, "train")
     sub.add_argument("design", help=f"one of {', '.join(DESIGNS)}")
     sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")

@@ -1,49 +1,124 @@
-"""What a design costs: visual tokens, weights, multiplications and cache, counted on a model that is never
-allocated."""
+"""What a design costs: visual tokens, weights, operations, cache and memory, counted on a model that is never
+allocated, and each only once it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from minivlm.batch import Batch
+from minivlm.costs import learning_bytes, read_flops, reading_bytes, word_flops
 from minivlm.designs import configure
 from minivlm.model import VLM, VLMConfig
+from minivlm.shapes import Sample, unfilled
 from minivlm.vision.vision import VisionConfig
 from minivlm.vision.vit import TowerConfig
 
-BYTES = 2  # of a number in 16 bits, in which published systems are served
+Size = tuple[int, int]  # height and width in pixels
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Costs of one design for `images` pictures of one size and `words` words.
+    """Costs of one design for a sample of `images` pictures of `image_size` (height, width) and `words` words.
 
+    read_size          what such a picture is resized to: its own size for a design that reads any
     visual_tokens      what the decoder is given of all pictures
     positions          length of its sequence: `words`, and what pictures take of it: their tokens, or one place each
                        where words look at them from outside
     weights            number of weights by part
-    flops              floating-point operations of reading pictures and words, by part (a multiply-add counts as two)
-    image_cache_bytes  keys and values of the pictures kept for decoding, at two bytes a number
+    flops              floating-point operations of one forward pass over pictures and words, by part (a multiply-add
+                       counts as two), the scores of every place's next word among them
+    word_flops         those of one more word, by part, when keys and values of all before it are kept
+    image_cache_bytes  keys and values of the pictures kept for decoding
     text_cache_bytes   those of the words
-    memory_bytes       weights and cache, at two bytes a number: what decoding must hold, less its passing states
+    memory_bytes       weights and cache: what decoding must hold, less its passing states
+    prefill_bytes      the most that new tensors take while the sample is read into the cache, the cache among them and
+                       the weights not
+    training_bytes     the most that new tensors take in one forward and backward pass over this one sample in which
+                       all weights learn from every word: states kept and gradients; not the weights, nor what an
+                       optimiser keeps of them (AdamW: two numbers each)
+
+    Bytes are of numbers in `bits` bits, weights and gradients too; masks are a byte a place, losses 32 bits. What a
+    kernel needs within itself, or an allocator rounds up, is not counted; attention is fused, but for a learned bias.
     """
 
     name: str
     preset: str
-    image_size: tuple[int, int]
+    config: VLMConfig
+    image_size: Size
     images: int
     words: int
-    visual_tokens: int
-    positions: int
-    weights: dict[str, int]
-    flops: dict[str, int]
-    image_cache_bytes: int
-    text_cache_bytes: int
+    bits: int = 16
+
+    def __post_init__(self):
+        if self.words < 0 or self.images < 0:
+            raise ValueError(f"words and images must be 0 or more, got {self.words} and {self.images}")
+        if self.bits not in (16, 32):
+            raise ValueError(f"numbers have 16 or 32 bits, got {self.bits}")
+        if min(self.image_size) < 1:
+            raise ValueError(f"a picture of {self.image_size[0]}x{self.image_size[1]} pixels shows nothing")
+        self.config.vision.views(self.read_size)  # ValueError where nothing is left of it
+
+    @property
+    def read_size(self) -> Size:
+        vision = self.config.vision
+        return self.image_size if getattr(vision, "any_size", False) else tuple(vision.image_size)
+
+    @cached_property
+    def model(self) -> VLM:
+        """The design, its weights without numbers."""
+        return unfilled(self.config, self.bits)
+
+    @cached_property
+    def sample(self) -> Sample:
+        return Sample(self.model, self.read_size, self.images, self.words)
+
+    @cached_property
+    def visual_tokens(self) -> int:
+        views = self.config.vision.views(self.read_size)
+        return self.images * len(self.model.separators.arrange(views, self.model.connector)[0])
+
+    @property
+    def positions(self) -> int:
+        return self.words + self._taken
+
+    @property
+    def _taken(self) -> int:
+        return self.visual_tokens if self.model.fusion.opens else self.images
+
+    @cached_property
+    def weights(self) -> dict[str, int]:
+        model = self.model
+        return {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in model.parts}
+
+    @cached_property
+    def flops(self) -> dict[str, int]:
+        return read_flops(self.sample)
+
+    @cached_property
+    def word_flops(self) -> dict[str, int]:
+        return word_flops(self.sample)
+
+    @cached_property
+    def prefill_bytes(self) -> int:
+        return reading_bytes(self.sample)
+
+    @cached_property
+    def training_bytes(self) -> int:
+        return learning_bytes(self.sample)
+
+    @property
+    def image_cache_bytes(self) -> int:
+        beside = self.bits // 8 * self.model.fusion.kept(self.visual_tokens)
+        return self._decoder_cache(self._taken) + beside
+
+    @property
+    def text_cache_bytes(self) -> int:
+        return self._decoder_cache(self.positions) - self._decoder_cache(self._taken)
+
+    def _decoder_cache(self, length: int) -> int:
+        sizes = self.config.language
+        return self.bits // 8 * 2 * sizes.kv_heads * sizes.dim_per_head * sum(self.model.language.keeps(length))
 
     @property
     def cache_bytes(self) -> int:
@@ -51,69 +126,93 @@ class Budget:
 
     @property
     def memory_bytes(self) -> int:
-        return BYTES * sum(self.weights.values()) + self.cache_bytes
+        return self.bits // 8 * sum(self.weights.values()) + self.cache_bytes
 
     def fits(self, gigabytes: float) -> bool:
         """Have weights and cache room in so much memory (1 GB = 1e9 bytes)?"""
         return self.memory_bytes <= gigabytes * 1e9
 
     def __str__(self) -> str:
-        height, width = self.image_size
+        return "\n".join([*self._head(), *self._parts(), *self._bytes()])
+
+    def _head(self) -> list[str]:
+        (height, width), (high, wide) = self.image_size, self.read_size
         pictures = f"one {height}x{width} picture" if self.images == 1 else f"{self.images} {height}x{width} pictures"
-        lines = [f"{self.name} ({self.preset}), {pictures}, {self.words} words"]
-        lines += [f"  visual tokens  {self.visual_tokens:,}"]
-        lines += [
-            f"  {part:13}  {n / 1e6:10,.1f} M weights  {self.flops[part] / 1e9:12,.2f} GFLOPs"
-            for part, n in self.weights.items()
+        views = self.config.vision.views(self.read_size)
+        grids = " + ".join(f"{rows}x{cols}" for rows, cols in views)
+        own = (high, wide) == (height, width)
+        how = "read as it comes" if own else f"resized to {high}x{wide}, the only size that this design reads"
+        return [
+            f"{self.name} ({self.preset}), {pictures}, {self.words} words",
+            f"  a picture      {how}: {grids} patches",
+            f"  visual tokens  {self.visual_tokens:,}",
+            f"  positions      {self.positions:,}",
         ]
-        return "\n".join([*lines, f"  KV cache       {self.cache_bytes / 2**20:,.1f} MiB in 16-bit"])
+
+    def _parts(self) -> list[str]:
+        rows = [(part, self.weights[part], self.flops[part], self.word_flops[part]) for part in self.weights]
+        rows += [("in all", *(sum(row[column] for row in rows) for column in (1, 2, 3)))]
+        head = f"  {'':13}  {'M weights':>12}  {'GFLOP to read':>14}  {'GFLOP a word':>13}"
+        return [head] + [
+            f"  {name:13}  {n / 1e6:>12,.1f}  {read / 1e9:>14,.2f}  {word / 1e9:>13,.3f}"
+            for name, n, read, word in rows
+        ]
+
+    def _bytes(self) -> list[str]:
+        kept = {"pictures": self.image_cache_bytes, "words": self.text_cache_bytes}
+        told = ", ".join(f"{count / 2**20:,.1f} MiB of {what}" for what, count in kept.items())
+        return [
+            f"  KV cache       {self.cache_bytes / 2**20:,.1f} MiB in {self.bits}-bit ({told})",
+            f"  reading takes  {self.prefill_bytes / 2**20:,.1f} MiB at its most: passing states and the cache",
+            f"  a step takes   {self.training_bytes / 2**20:,.1f} MiB at its most: states kept for the backward pass, "
+            "and gradients",
+            f"  weights take   {self.bits // 8 * sum(self.weights.values()) / 2**20:,.1f} MiB beside them",
+        ]
 
 
 def budget(
-    name: str,
+    design: str | VLMConfig,
     preset: str = "published",
     words: int = 64,
-    image_size: int | tuple[int, int] | None = None,
-    patch_size: int | None = None,
+    image_size: int | Size | None = None,
     images: int = 1,
+    encoder_size: int | Size | None = None,
+    patch_size: int | None = None,
+    bits: int = 16,
 ) -> Budget:
-    """Count `name` in that preset, reading `images` pictures and `words` words.
+    """Count a `design`, by its name in that preset or by its configuration, reading `images` pictures and `words`
+    words.
 
-    `image_size` (one side, or (H, W), in pixels) and `patch_size` replace the preset's. ValueError for a design without
-    a decoder, which has no sequence to spend, and for pictures that hold no whole patch.
+    `image_size` (one side, or (H, W), in pixels; None: the design's own) is that of the pictures. A design that reads
+    one size only resizes them, and nothing else changes; `encoder_size` and `patch_size` make another design of it,
+    whose encoder is built for pictures, or cuts patches, of that size. Of two encoders the second sees what it always
+    sees. ValueError for a design without a decoder, which has no sequence to spend, and for pictures that hold no whole
+    patch.
     """
-    if words < 0 or images < 0:
-        raise ValueError(f"words and images must be 0 or more, got {words} and {images}")
-    config = configure(name, preset)
+    if not isinstance(design, str | VLMConfig):
+        raise TypeError(f"give the name of a design or the configuration of one, got {type(design).__name__}")
+    config = configure(design, preset) if isinstance(design, str) else design
+    name = design if isinstance(design, str) else "a design of your own"
     if not isinstance(config, VLMConfig):
         raise ValueError(f"{name} has no decoder, so no token budget; ask for one of the designs that answer questions")
-    config = replace(config, vision=_resized(config.vision, image_size, patch_size))
-    with torch.device("meta"):
-        model = config.build()
-    tokens = images * config.num_tokens
-    taken = tokens if model.fusion.opens else images
-    per_key = BYTES * 2 * config.language.kv_heads * config.language.dim_per_head
-    kept = model.language.kept(taken)
-    return Budget(
-        name,
-        preset,
-        config.vision.image_size,
-        images,
-        words,
-        tokens,
-        taken + words,
-        {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in model.parts},
-        dict(_flops(model, images, words, taken)),
-        per_key * kept + BYTES * model.fusion.kept(tokens),
-        per_key * (model.language.kept(taken + words) - kept),
-    )
+    config = replace(config, vision=_remade(config.vision, encoder_size, patch_size))
+    size = tuple(config.vision.image_size) if image_size is None else _sides(image_size)
+    return Budget(name, preset, config, size, images, words, bits)
 
 
-def _resized(vision: VisionConfig, image_size: int | tuple[int, int] | None, patch_size: int | None) -> VisionConfig:
-    """The same with pictures, or patches, of another size. Of two encoders the second sees what it always sees."""
-    if image_size is not None:
-        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
-        vision = _changed(vision, ("tower", "high"), image_size=sides)
+def _sides(size: int | Size) -> Size:
+    sides = (size, size) if isinstance(size, int) else size
+    if isinstance(sides, str) or not all(isinstance(side, int) for side in sides):
+        raise TypeError(f"a size is one side, or height and width, in whole pixels; got {size!r}")
+    if len(sides) != 2:
+        raise ValueError(f"a size is one side, or height and width; got {len(sides)} numbers: {tuple(size)}")
+    return tuple(sides)
+
+
+def _remade(vision: VisionConfig, encoder_size: int | Size | None, patch_size: int | None) -> VisionConfig:
+    """The same, made for pictures, or for patches, of another size."""
+    if encoder_size is not None:
+        vision = _changed(vision, ("tower", "high"), image_size=_sides(encoder_size))
     if patch_size is not None:
         vision = _changed(vision, ("tower", "high", "low"), patch_size=patch_size)
     return vision
@@ -125,34 +224,3 @@ def _changed(vision: VisionConfig | TowerConfig, inside: tuple[str, ...], **chan
         return replace(vision, **change)
     towers = {name: getattr(vision, name) for name in inside if hasattr(vision, name)}
     return replace(vision, **{name: _changed(tower, inside, **change) for name, tower in towers.items()})
-
-
-@torch.no_grad()
-def _flops(model: VLM, images: int, words: int, taken: int) -> Iterator[tuple[str, int]]:
-    """Counted by running each part on tensors that have a shape but no numbers; a picture costs what every other
-    does. The pictures take `taken` places of the sequence."""
-    config = model.config
-    picture = torch.empty(1, 1, 3, *config.vision.image_size, device="meta")
-    features = torch.empty(1, config.num_features, config.vision.width, device="meta")
-    asked = torch.zeros(1, max(1, words), dtype=torch.long, device="meta")
-    # a connector that reads the question reads all the words, or as many as it can
-    asking = Batch(None, asked, instruction=asked[:, : model.connector.max_words])
-    length = words + taken
-    # under no_grad a view of a weight still says it requires a gradient, and the counter looks for its history in vain
-    model.requires_grad_(False)
-    sequence = torch.empty(1, length, config.language.width, device="meta")
-    visual_width = config.fusion.visual_width or config.language.width
-    visual = torch.empty(1, images, config.num_tokens, visual_width, device="meta")
-    runs = {
-        "vision": (images, lambda: model.features(picture)),
-        "connector": (images, lambda: model.connect(features[None], asking)),
-        "fusion": (int(length > 0), lambda: model.fusion.added(sequence, visual)),
-        "language": (int(length > 0), lambda: model.language.logits(model.language(sequence))),
-    }
-    for part, (times, run) in runs.items():
-        if part not in model.parts:
-            continue
-        with FlopCounterMode(display=False) as counter:
-            if times:
-                run()
-        yield part, times * counter.get_total_flops()

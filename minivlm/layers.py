@@ -37,6 +37,12 @@ def check_divides(heads: int, width: int) -> None:
         raise ValueError(f"width {width} does not split into {heads} heads: make width a multiple of heads")
 
 
+def check_groups(kv_heads: int, heads: int) -> None:
+    """ValueError unless every key head serves as many query heads; configs call it when they are made."""
+    if kv_heads < 1 or heads % kv_heads:
+        raise ValueError(f"{heads} heads cannot share {kv_heads} key heads evenly: make heads a multiple of kv_heads")
+
+
 def check_positive(**sizes: int) -> None:
     """ValueError naming the first of `sizes` that is below 1; configs call it when they are made."""
     for name, size in sizes.items():

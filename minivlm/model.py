@@ -17,12 +17,12 @@ from minivlm.attention import LayerCache, capturing
 from minivlm.batch import Batch
 from minivlm.connectors.connector import Connector
 from minivlm.connectors.separators import Separators
-from minivlm.fusion.fusion import FusionConfig, Interleaved
+from minivlm.fusion.fusion import Fusion, FusionConfig, Interleaved
 from minivlm.language.decoder import DecoderConfig
 from minivlm.language.lora import add_lora
 from minivlm.layout import Grid, Layout
 from minivlm.seeing import Seeing
-from minivlm.vision.vision import VisionConfig
+from minivlm.vision.vision import VisionConfig, check_layer
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,12 @@ class VLMConfig:
     def __post_init__(self):
         if self.class_token and not self.vision.class_token:
             raise ValueError("class_token: this encoder has none to hand on")
+        check_layer(self.vision, self.layer)
+        if self.separators.words and self.visual_width != self.language.width:
+            raise ValueError(
+                f"separators are words, {self.language.width} wide, and this fusion reads visual tokens of "
+                f"{self.visual_width}: use none, or one width"
+            )
         for name in ("image_id", "eos_id"):
             if not 0 <= getattr(self, name) < self.language.vocab_size:
                 raise ValueError(
@@ -115,6 +121,11 @@ class VLM(Seeing):
         super().__init__(config)
         self.language = config.language.build()
         self.fusion = config.fusion.build(self.language)
+        if self.language.inner is not self.language and type(self.fusion).blocks is not Fusion.blocks:
+            raise ValueError(
+                f"{type(self.language).__name__} routes the decoder's own blocks, and {type(self.fusion).__name__} "
+                "runs others in their place: take an interleaved design"
+            )
         self.adapter = nn.ModuleList()
 
     @property

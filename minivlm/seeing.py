@@ -5,7 +5,7 @@ Pictures may differ in size; then each has views, and tokens, of its own number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from minivlm.batch import Batch
-from minivlm.layout import Views, VisualLayout
+from minivlm.layout import Grid, Views, VisualLayout
 from minivlm.vision.vision import cut_views
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Seeing(nn.Module):
         self.vision = config.vision.build()
         self.connector = config.make_connector()
         self.separators = config.separators.build(config.visual_width)
+        with torch.device("cpu"):  # parts that do not go together are refused now, not with the first picture
+            self._check_parts()
 
     def features(
         self, images: Float[Tensor, "B M 3 H W"], sizes: Int[Tensor, "B M 2"] | None = None
@@ -48,6 +50,7 @@ class Seeing(nn.Module):
         batch's sizes give); a connector that reads the question is given the batch's instruction."""
         shape, flat = features.shape[:2], features.flatten(0, 1)
         pictures = pictures or self._views(batch, len(flat))
+        self._check_grids(grid for views in set(pictures) for grid in views)
         rows, there = cut_views(flat, pictures)  # (V, n, D): V views of all pictures
         sample = [number // shape[1] for number, views in enumerate(pictures) for _ in views]  # whose each view is
         tokens = self.connector(rows, *self._told(batch, sample), **self._which(there))  # (V, k, Dout)
@@ -74,10 +77,7 @@ class Seeing(nn.Module):
         if there is None or self.connector.pointwise:
             return {}
         if not self.connector.masked:
-            raise ValueError(
-                f"{type(self.connector).__name__} reads views of one size, these have {there.sum(dim=1).tolist()} "
-                "features: give it pictures of one size, or take a connector that reads any"
-            )
+            self._refuse(there.sum(dim=1).tolist())
         return {"mask": there}
 
     def _separate(self, tokens: Float[Tensor, "V k D"], pictures: Sequence[Views]) -> Float[Tensor, "P K D"]:
@@ -118,6 +118,38 @@ class Seeing(nn.Module):
                 f"sample {sample}: {int(counts[sample])} <image> ids (id {self.config.image_id}) and "
                 f"{int(wanted[sample])} pictures; put one <image> id into the text for each picture"
             )
+
+    def _check_parts(self) -> None:
+        """ValueError where encoder, connector and separators do not go together for a picture of the encoder's size."""
+        connector, config = self.connector, self.config
+        kind, views = type(connector).__name__, config.vision.views(config.vision.image_size)
+        counts = [rows * cols for rows, cols in views]
+        if connector.pointwise:
+            made, got = connector.num_tokens(views[0]), counts[0] + config.class_token
+            if made != got:
+                raise ValueError(f"{kind} makes {made} tokens of {got} features: class_token must be the same for both")
+        elif config.class_token and not connector.class_token:
+            raise ValueError(f"{kind} reads patches alone: class_token must be False, got {config.class_token}")
+        self._check_grids(views)
+        if len(set(counts)) > 1 and not (connector.pointwise or connector.masked):
+            self._refuse(counts)
+        self.separators.arrange(views, connector)
+
+    def _check_grids(self, grids: Iterable[Grid]) -> None:
+        own = self.config.vision.grid
+        others = {grid for grid in grids if grid != own} if self.connector.one_grid else set()
+        if others:
+            got = ", ".join(f"{rows}x{cols}" for rows, cols in sorted(others))
+            raise ValueError(
+                f"{type(self.connector).__name__} is made for {own[0]}x{own[1]} features, this picture has {got}: "
+                "resize it, or take a connector that reads any"
+            )
+
+    def _refuse(self, counts: list[int]) -> None:
+        raise ValueError(
+            f"{type(self.connector).__name__} reads views of one size, these have {counts} features: give it pictures "
+            "of one size, or take a connector that reads any"
+        )
 
     def _check_features(self, batch: Batch) -> None:
         if batch.features is None:

@@ -28,7 +28,7 @@ def run(capsys, *words: str) -> str:
 
 def test_the_commands_are_those_of_the_readme():
     known = {"doctor", "designs", "train", "eval", "ask", "compare", "shots", "raw", "read", "ground", "watch", "hear"}
-    known |= {"depth", "bench", "pretrain", "course"}
+    known |= {"budget", "depth", "bench", "pretrain", "course"}
     assert set(COMMANDS) == known
 
 
@@ -66,6 +66,15 @@ def test_designs_lists_each_with_its_counts(capsys):
             assert line.split()[-2:] == ["-", "-"]
         else:
             assert int(line.split()[-2]) == budget(name).visual_tokens
+
+
+def test_a_budget_is_that_of_the_pictures_asked_for(capsys):
+    words = "budget llava_next --preset mini --image 70X90 --images 2 --words 5"
+    assert run(capsys, *words.split()) == f"{budget('llava_next', 'mini', 5, (70, 90), 2)}\n"
+    for told in ("672", "672x", "0x9", "axb", "1x2x3"):
+        with pytest.raises(SystemExit):
+            main(["budget", "llava", "--image", told])
+        assert f"'{told}' is no height and width in pixels, such as 672x1008" in capsys.readouterr().err
 
 
 def test_training_leaves_a_model_that_can_be_judged_and_asked(tmp_path, capsys):

@@ -12,9 +12,8 @@ from flamingo_pytorch import GatedCrossAttentionBlock
 from flamingos import GATED_LAYER, split_keys_and_values
 from references import assert_same, features, pictures, randomise, words
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from minivlm import VLM, Batch, build
+from minivlm import VLM, Batch, budget, build
 from minivlm.attention import capturing
 from minivlm.connectors.perceiver import FlamingoResampler
 from minivlm.fusion.cross_attention import FlamingoCrossAttention, IdeficsCrossAttention
@@ -371,23 +370,19 @@ def test_sizes_that_make_no_sense_are_refused():
 def test_what_a_layer_costs_is_counted(config):
     """By hand: each of two layers has two maps of words, two of pictures, a look of all words at all pictures, and an
     MLP; and keeps keys and values."""
-    _, _, seen = small_vlm(config)._sequence(batch())
-    model = small_vlm(config).to("meta")
+    model = small_vlm(config)
+    _, _, seen = model._sequence(batch())
     assert model.fusion.kept(9) == sum(k[0].numel() + v[0].numel() for k, v in seen.keys_and_values)
-    x, visual = torch.zeros(1, 7, 24, device="meta"), torch.zeros(1, 2, 3, 16, device="meta")  # 2 pictures of 3 tokens
     heads = model.fusion.layers[0].attention.heads * model.fusion.layers[0].attention.head_dim
     mlp = sum(map_.weight.numel() for map_ in model.fusion.layers[0].mlp.children() if isinstance(map_, nn.Linear))
     look = 2 * 7 * 24 * heads + 2 * 6 * 16 * heads + 2 * 7 * 6 * heads
 
-    def counted(visual: Tensor) -> int:
-        with FlopCounterMode(display=False) as counter:
-            model.fusion.added(x, visual)
-        return counter.get_total_flops()
+    def counted(config: VLMConfig, images: int) -> int:
+        return budget(config, words=7 - images, images=images).flops["fusion"]
 
-    assert counted(visual) == 2 * 2 * (look + 7 * mlp)
-    assert counted(visual[:, :0]) == 0
-    model.fusion.config = replace(config, blind_mlp=True)
-    assert counted(visual[:, :0]) == 2 * 2 * 7 * mlp
+    assert counted(model.config, 2) == 2 * 2 * (look + 7 * mlp)  # 2 pictures of 3 tokens, 5 words
+    assert counted(model.config, 0) == 0
+    assert counted(replace(model.config, fusion=replace(config, blind_mlp=True)), 0) == 2 * 2 * 7 * mlp
 
 
 PUBLISHED = {  # millions of weights of connector and fusion, layers, tokens

@@ -486,9 +486,12 @@ def test_adapters_reach_the_decoder_inside():
 
 
 def test_a_fusion_that_runs_other_blocks_is_refused():
-    model = replace(mini.cogvlm(), language=mini.mod().language).build()
+    with pytest.raises(ValueError, match="VisualExpert runs others in their place: take an interleaved design"):
+        replace(mini.cogvlm(), language=mini.mod().language).build()
+    model = mini.mod().build()
+    blocks = [lambda x, **_: x] * len(model.language.blocks)
     with pytest.raises(ValueError, match="this fusion runs others in their place"):
-        model(batch(model))
+        model.language(torch.zeros(1, 3, 128), blocks=blocks)
 
 
 # --- what it costs --------------------------------------------------------------------------------------------------

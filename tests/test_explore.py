@@ -184,7 +184,7 @@ def test_costs_are_those_of_the_budget():
     controls = explorer.controls
     controls["name"].value, controls["pixels"].value, controls["patch"].value = "yi_vl", 672, 28
     controls["images"].value = 8
-    counted = budget("yi_vl", words=32, image_size=672, patch_size=28, images=8)
+    counted = budget("yi_vl", words=32, encoder_size=672, patch_size=28, images=8)
     words = explorer.state.words
     assert f"{counted.visual_tokens:,} visual tokens" in words
     assert f"{counted.image_cache_bytes / 2**20:,.0f} MiB of pictures" in words

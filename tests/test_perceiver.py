@@ -194,7 +194,7 @@ def test_the_order_of_the_patches_is_not_seen(perceiver):
 def test_sizes_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
         FlamingoResampler(4, depth=0, heads=2, head_dim=8)
-    with pytest.raises(ValueError, match="width 4 does not split into 3 heads"):
+    with pytest.raises(ValueError, match="4 heads cannot share 3 key heads evenly: make heads a multiple of kv_heads"):
         Idefics2Resampler(4, depth=1, heads=4, head_dim=8, kv_heads=3, hidden=9)
 
 

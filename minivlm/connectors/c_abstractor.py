@@ -36,6 +36,8 @@ class CAbstraction(Budgeted):
 class CAbstractor(Connector, nn.Module):
     """Learned positions are added to the features (upstream changes its input in doing so, we do not)."""
 
+    one_grid = True
+
     def __init__(self, config: CAbstraction, width: int, out_width: int, grid: Grid):
         super().__init__()
         self.config, self.grid = config, grid

@@ -18,6 +18,10 @@ class Connector:
     `conditioned`: its `forward` reads the question beside the features, (B, N, D), (B, P) ids and (B, P) boolean mask;
     others read the features alone. `max_words`: how many of its words it can read, P at most.
 
+    `class_token`: a vector for the whole picture may come in front of its patches; others want the patches alone.
+
+    `one_grid`: it is made for the grid that it was built with, and reads no other.
+
     Where views differ in size, features are filled up on the right: `pointwise`: each is read alone, so nothing of what
     fills up matters; `masked`: `forward` also takes `mask`, (B, N) boolean, True = a feature that is there. Others read
     views of one size only.
@@ -26,6 +30,8 @@ class Connector:
     conditioned: ClassVar[bool] = False
     pointwise: ClassVar[bool] = False
     masked: ClassVar[bool] = False
+    class_token: ClassVar[bool] = False
+    one_grid: ClassVar[bool] = False
     max_words: int = 0
 
     def layout(self, grid: Grid) -> VisualLayout:
@@ -42,6 +48,7 @@ class Connector:
 class Resampler(Connector):
     """A connector whose `tokens` latents stand for no place: any grid becomes that many."""
 
+    class_token: ClassVar[bool] = True
     tokens: int
 
     def layout(self, grid: Grid) -> VisualLayout:

@@ -46,6 +46,8 @@ class ContextContent(Connector, Tapped):
     """
 
     conditioned = True
+    class_token = True
+    one_grid = True
 
     def __init__(self, config: ContextContentConfig, width: int, out_width: int, grid: Grid):
         super().__init__()

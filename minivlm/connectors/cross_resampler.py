@@ -47,6 +47,9 @@ class QwenVLResampler(Budgeted):
 class PlacedQueries(Resampler, nn.Module):
     """Positions are added to what decides where to look (queries and keys), not to what is seen (values)."""
 
+    class_token = False  # which has no place
+    one_grid = True
+
     def __init__(self, config: QwenVLResampler, width: int, out_width: int, grid: Grid):
         super().__init__()
         check_divides(config.heads, out_width)

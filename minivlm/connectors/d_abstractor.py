@@ -53,6 +53,8 @@ class DAbstractor(Connector, nn.Module):
     """`reference` are the places (x, y) of the queries, learned; from (0, 0), the upper left corner of the picture, to
     (1, 1), but nothing keeps them there."""
 
+    one_grid = True
+
     def __init__(self, config: DAbstraction, width: int, out_width: int, grid: Grid):
         super().__init__()
         self.config, self.grid = config, grid

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from minivlm.attention import Attention
 from minivlm.connectors.connector import Budgeted, Grid, Resampler
-from minivlm.layers import MLP, GatedMLP, check_divides, check_positive
+from minivlm.layers import MLP, GatedMLP, check_groups, check_positive
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Idefics2Resampler(_Sizes):
     def __post_init__(self):
         super().__post_init__()
         check_positive(kv_heads=self.kv_heads, hidden=self.hidden)
-        check_divides(self.kv_heads, self.heads)
+        check_groups(self.kv_heads, self.heads)
 
     def build(self, width: int, out_width: int, grid: Grid) -> Perceiver:
         norm = partial(nn.RMSNorm, out_width, eps=self.eps)

@@ -34,6 +34,8 @@ class AveragePooling(Budgeted):
 
 
 class AveragePool(Connector, nn.Module):
+    one_grid = True
+
     def __init__(self, config: AveragePooling, width: int, out_width: int, grid: Grid):
         super().__init__()
         self.config, self.grid = config, grid
@@ -90,6 +92,8 @@ def _squares(grid: Grid, factor: int) -> int:
 
 class Shuffle(Connector, nn.Module):
     """Patches beyond the last whole square are left out."""
+
+    one_grid = True
 
     def __init__(self, factor: int, width: int, out_width: int, grid: Grid):
         super().__init__()

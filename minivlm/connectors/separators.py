@@ -103,10 +103,13 @@ class Separated(nn.Module):
         return pad_sequence(rows, batch_first=True)
 
     def _vectors(self, like: Tensor, embedding: Callable[[Tensor], Tensor]) -> Float[Tensor, "separators D"]:
+        if not self.config.words:
+            return like[:0]  # of the visual tokens' width, which need not be the words'
         words = torch.tensor(self.config.words, dtype=torch.long, device=like.device)
         vectors = embedding(words.clamp(min=0)).to(like.dtype)
         if self.learned is not None:
-            vectors = vectors.index_put((words == LEARNED,), self.learned.to(like.dtype))
+            places = [place for place, word in enumerate(self.config.words) if word == LEARNED]
+            vectors = vectors.index_put((torch.tensor(places, device=like.device),), self.learned.to(like.dtype))
         return vectors
 
 

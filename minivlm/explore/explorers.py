@@ -94,8 +94,8 @@ def similarity_explorer(
 
 
 def budget_explorer(names: Sequence[str] = (), words: int = 64) -> Explorer:
-    """What published designs cost with pictures of other sizes, in other patches, and with more of them, and in how
-    much memory they fit. `names`: designs with a decoder, or none for all of these."""
+    """What published designs would cost if their encoders were made for pictures of other sizes, in other patches, and
+    with more pictures, and in how much memory they fit. `names`: designs with a decoder, or none for all of these."""
     names = names or [name for name, design in DESIGNS.items() if design.answers]
     own = configure(names[0], "published").vision
     side = min(PIXELS, key=lambda n: abs(n - own.image_size[0]))
@@ -110,7 +110,7 @@ def budget_explorer(names: Sequence[str] = (), words: int = 64) -> Explorer:
     def draw(name, pixels, patch, images):
         title = DESIGNS[name].title
         try:
-            cost = budget(name, words=words, image_size=pixels, patch_size=patch, images=images)
+            cost = budget(name, words=words, encoder_size=pixels, patch_size=patch, images=images)
         except ValueError as error:  # sizes that do not suit the design: nothing went wrong
             return plt.figure(figsize=(2, 0.2)), f"{title} cannot read this: {error}."
         return budget_bars({title: cost})[0], _costs(title, cost)

@@ -193,7 +193,7 @@ class GatedCrossAttention(Fusion):
         """Keys and values of every layer, and where each picture stands."""
         if visual is None:
             return None
-        segment = torch.full(visual.shape[:2], -1, device=visual.device)
+        segment = torch.full(visual.shape[:2], -1, device=layout.image.device)
         rows, places = (layout.image >= 0).nonzero(as_tuple=True)
         segment[rows, layout.image[rows, places]] = layout.segment[rows, places]
         return Seen(self._keys_and_values(visual), segment)
@@ -208,20 +208,11 @@ class GatedCrossAttention(Fusion):
             return blocks
         views = [None] * len(self.layers)
         if seen is not None:
-            mask = self._mask(layout, seen)
+            mask = self._mask(layout, seen).to(seen.keys_and_values[0][0].device)
             views = [View(k, v, mask) for k, v in seen.keys_and_values]
         for place, layer, view in zip(self.places, self.layers, views, strict=True):
             blocks[place] = layer.before(blocks[place], view, blind_mlp)
         return blocks
-
-    def added(self, x: Float[Tensor, "B L D"], visual: Float[Tensor, "B M K Dv"]) -> None:
-        if visual.shape[1] == 0:
-            for layer in self.layers if self.config.blind_mlp else ():
-                layer(x, None, blind_mlp=True)
-            return
-        mask = torch.ones(len(x), 1, x.shape[1], visual.shape[1] * visual.shape[2], dtype=torch.bool, device=x.device)
-        for layer, (k, v) in zip(self.layers, self._keys_and_values(visual), strict=True):
-            layer(x, View(k, v, mask), self.config.blind_mlp)
 
     def kept(self, tokens: int) -> int:
         return tokens * sum(layer.attention.k.out_features + layer.attention.v.out_features for layer in self.layers)

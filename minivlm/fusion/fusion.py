@@ -77,10 +77,6 @@ class Fusion(nn.Module):
         """What is run in place of the decoder's final norm, for the same places."""
         return decoder.final_norm
 
-    def added(self, x: Float[Tensor, "B L D"], visual: Float[Tensor, "B M K Dv"]) -> None:
-        """Run whatever it computes beyond the decoder's own operations, on a sequence and pictures of that shape, so
-        that it can be counted. An expert adds none: each place passes one of two maps alike."""
-
     def kept(self, tokens: int) -> int:
         """How many numbers it keeps of that many visual tokens for decoding, beside the decoder's cache."""
         return 0

@@ -129,9 +129,17 @@ class Decoder(nn.Module):
         """An empty cache for at most `max_length` positions, one entry a block."""
         return [LayerCache(max_length) for _ in self.blocks]
 
-    def kept(self, length: int) -> int:
-        """How many keys all blocks together keep for decoding, of a sequence of that length."""
-        return len(self.blocks) * length
+    @property
+    def inner(self) -> Decoder:
+        """The decoder whose blocks are run: another one where this is built around one."""
+        return self
+
+    def keeps(self, length: int) -> list[int]:
+        """How many keys each block keeps for decoding, of a sequence of that length."""
+        return [length] * len(self.blocks)
+
+    def decide(self, x: Float[Tensor, "B L D"]) -> None:
+        """Run whatever it computes to decide which places its blocks work on, so that it can be counted."""
 
     def aside(self) -> Tensor | float:
         """What the last pass adds to the loss, said once; most decoders have nothing to add."""

@@ -155,6 +155,10 @@ class Depths(Decoder):
         self.surprises: list[Tensor] = []
 
     @property
+    def inner(self) -> Decoder:
+        return self.decoder
+
+    @property
     def embedding(self) -> nn.Embedding:
         return self.decoder.embedding
 
@@ -224,7 +228,11 @@ class Depths(Decoder):
         kinds = [RoutedCache if i in self.config.routed else LayerCache for i in range(len(self.blocks))]
         return [kind(max_length) for kind in kinds]
 
-    def kept(self, length: int) -> int:
+    def keeps(self, length: int) -> list[int]:
         """With as many in each routed block as it works on in training; elsewhere each text has its own number."""
-        routed = len(self.routers)
-        return (len(self.blocks) - routed) * length + routed * self.config.places(length)
+        few = self.config.places(length)
+        return [few if number in self.config.routed else length for number in range(len(self.blocks))]
+
+    def decide(self, x: Float[Tensor, "B L D"]) -> None:
+        for router in self.routers:
+            router.guess(x, router(x))

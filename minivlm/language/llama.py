@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from minivlm.attention import Attention, rotary
 from minivlm.language.decoder import Decoder
-from minivlm.layers import Block, GatedMLP, check_divides, check_positive
+from minivlm.layers import Block, GatedMLP, check_divides, check_groups, check_positive
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class LlamaConfig:
         check_positive(vocab_size=self.vocab_size, width=self.width, depth=self.depth, mlp_width=self.mlp_width)
         if self.head_dim is None:
             check_divides(self.heads, self.width)
-        check_divides(self.kv_heads, self.heads)
+        check_groups(self.kv_heads, self.heads)
         if self.dim_per_head % 2:
             raise ValueError(f"rotary positions need an even head size, got {self.dim_per_head}")
 

@@ -36,6 +36,10 @@ class FilmConfig:
         return self.frames * height, width
 
     @property
+    def layers(self) -> int | None:
+        return self.tower.layers
+
+    @property
     def width(self) -> int:
         return self.tower.width
 

@@ -8,6 +8,7 @@ place has the features of both, SAM's first. Equal to the encoders of `transform
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,8 @@ class HybridConfig:
 
     high: SAMConfig
     low: ViTConfig
+
+    layers: ClassVar[None] = None
 
     def __post_init__(self):
         if self.low.class_token or self.low.pool != "mean":

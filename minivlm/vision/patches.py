@@ -9,6 +9,7 @@ pixels, one of them a batch, and reads larger ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -31,6 +32,9 @@ class PatchesConfig:
     patch_size: int
     limit: tuple[int, int] | None = None
     image_size: tuple[int, int] = (512, 512)
+
+    any_size: ClassVar[bool] = True
+    layers: ClassVar[None] = None
 
     def __post_init__(self):
         check_positive(patch_size=self.patch_size, height=self.image_size[0], width=self.image_size[1])

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +24,12 @@ class QuartersConfig:
     """`tower` reads pictures of any size."""
 
     tower: VisionConfig
+
+    any_size: ClassVar[bool] = True
+
+    @property
+    def layers(self) -> int | None:
+        return self.tower.layers
 
     @property
     def image_size(self) -> Size:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,12 +37,18 @@ class TilesConfig:
     image_size: Size
     merge: bool = True
 
+    any_size: ClassVar[bool] = True
+
     def __post_init__(self):
         check_positive(height=self.image_size[0], width=self.image_size[1], canvases=len(self.canvases))
         height, width = self.tower.image_size
         for canvas in self.canvases:
             if canvas[0] % height or canvas[1] % width or min(canvas) < 1:
                 raise ValueError(f"canvas {canvas[0]}x{canvas[1]} is not made of whole tiles of {height}x{width}")
+
+    @property
+    def layers(self) -> int | None:
+        return self.tower.layers
 
     @property
     def width(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +24,9 @@ from minivlm.vision.vit import ViT, ViTConfig
 class VariableViTConfig(ViTConfig):
     """`image_size` says how finely places are told apart: as many learned ones as it has patches. Pictures may be
     smaller and larger."""
+
+    any_size: ClassVar[bool] = True
+    layers: ClassVar[None] = None
 
     def __post_init__(self):
         super().__post_init__()

@@ -27,6 +27,9 @@ class VisionConfig(Protocol):
     image_size   (height, width) of a picture of which nothing else is said, and `grid` what that becomes, if one view
     width        of a feature
     class_token  does a vector for the whole picture come first?
+
+    One that reads pictures as they come, of any size, says so: `any_size = True`; for others they are resized. One
+    that knows its `layers` has a `layer` that is not among them refused; None: only what it gives in the end is read.
     """
 
     image_size: tuple[int, int]
@@ -39,6 +42,17 @@ class VisionConfig(Protocol):
     def views(self, size: tuple[int, int]) -> Views: ...
 
     def build(self) -> Any: ...
+
+
+def check_layer(vision: VisionConfig, layer: int | None) -> None:
+    """ValueError for a `layer` after which the state of that encoder, if it knows its layers, cannot be read."""
+    if layer is None or not hasattr(vision, "layers"):
+        return
+    kind, depth = type(vision).__name__, vision.layers
+    if depth is None:
+        raise ValueError(f"layer {layer}: of a {kind} only what it gives in the end can be read, layer None")
+    if not -depth - 1 <= layer <= depth:
+        raise ValueError(f"layer {layer} does not exist: {kind} has {depth} (0..{depth} or -1..-{depth + 1})")
 
 
 class Vision(nn.Module):

@@ -79,6 +79,11 @@ class ViTConfig(TowerConfig):
         if self.pool in ("class", "tanh") and not self.class_token:
             raise ValueError(f'pool "{self.pool}" reads the class token, but class_token is False')
 
+    @property
+    def layers(self) -> int | None:
+        """After how many blocks its state can be read."""
+        return self.depth
+
     def views(self, size: tuple[int, int]) -> Views:
         """One grid, whatever is asked: this tower refuses pictures of another size."""
         return (self.grid,)
