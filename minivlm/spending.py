@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minivlm.attention import capturing
 from minivlm.batch import Batch
-from minivlm.budget import BYTES
+from minivlm.budget import budget
 from minivlm.model import VLM
 from minivlm.skipping import milliseconds, operations
 from minivlm.train import Stage
@@ -53,14 +53,13 @@ def question_costs(model: VLM, batch: Batch, rounds: int = 30) -> dict[str, floa
     length = int(model(batch).layout.lengths[0])
     return {
         "flops": operations(model, batch),
-        "cache_bytes": cache_bytes(model, length, 0 if batch.visual is None else model.config.num_tokens),
+        "cache_bytes": cache_bytes(model, length, 0 if batch.visual is None else 1),
         "milliseconds": round(milliseconds({"it": model}, batch, rounds)["it"], 3),
     }
 
 
-def cache_bytes(model: VLM, length: int, tokens: int) -> int:
-    """Bytes of keys and values, at two a number, that are kept of a sequence of that length, and of the visual tokens
-    that are looked at from outside of it."""
-    language = model.config.language
-    per_key = BYTES * 2 * language.kv_heads * language.dim_per_head
-    return per_key * model.language.kept(length) + BYTES * model.fusion.kept(tokens)
+def cache_bytes(model: VLM, length: int, pictures: int) -> int:
+    """Bytes of keys and values, at two a number, that are kept of a sequence of that length, and of visual tokens that
+    are looked at from outside of it."""
+    taken = budget(model.config, words=0, images=pictures).positions
+    return budget(model.config, words=length - taken, images=pictures).cache_bytes

@@ -121,12 +121,12 @@ class Tiles(Vision):
         each = states.split([len(tiles) for tiles in cut])
         return pad_sequence([self._joined(tiles, size) for tiles, size in zip(each, shapes, strict=True)], True)
 
-    def cut(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "tiles 3 s s"]:
+    def cut(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "tiles 3 H W"]:
         """The whole picture squashed to a tile, then the tiles of its canvas, row after row."""
         height, width = self.config.tower.image_size
         canvas = on_canvas(image, self.config.best_canvas(tuple(image.shape[1:])))
-        tiles = canvas.unflatten(1, (-1, height)).unflatten(3, (-1, width))  # (3, rows, s, cols, s)
-        tiles = tiles.permute(1, 3, 0, 2, 4).flatten(0, 1)  # (rows*cols, 3, s, s)
+        tiles = canvas.unflatten(1, (-1, height)).unflatten(3, (-1, width))  # (3, rows, H, cols, W)
+        tiles = tiles.permute(1, 3, 0, 2, 4).flatten(0, 1)  # (rows*cols, 3, H, W)
         return torch.cat([resize(image, (height, width))[None], tiles])
 
     def _joined(self, states: Float[Tensor, "tiles n D"], size: Size) -> Float[Tensor, "N D"]:
