@@ -188,7 +188,7 @@ def test_a_share_is_of_what_was_measured(monkeypatch):
 def done() -> report.Bench:
     grown = Growth("words", [1, 2, 3], [10**9, 2 * 10**9, 3 * 10**9], [3.0, 5.0, 7.7], 1.0, 2e-9)
     share = Share("a step", 0.02, 0.05, 0.25)
-    return report.Bench("smoke", report.machine("cpu"), [RATIO], [grown], [share], {"captured": "no GPU"})
+    return report.Bench("smoke", report.made_on(), [RATIO], [grown], [share], {"captured": "no GPU"})
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path):

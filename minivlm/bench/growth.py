@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,11 +11,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minivlm import mini
-from minivlm.batch import IGNORE, Batch
-from minivlm.bench.rivals import ANSWER, FIRST_WORD
+from minivlm.batch import Batch
+from minivlm.bench.rivals import labels_of, texts
 from minivlm.bench.timing import alternate
 from minivlm.bench.training import step_of
-from minivlm.language.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,9 @@ def _with_batch(config: mini.VLMConfig, samples: int, pictures: int, length: int
     torch.manual_seed(0)
     model = config.build()
     model.vision.requires_grad_(False)
-    text = torch.randint(FIRST_WORD, mini.VOCABULARY, (samples, length))
-    begin = torch.tensor([[Tokenizer.bos_id] + [Tokenizer.image_id] * pictures]).expand(samples, -1)
-    ids = torch.cat([begin, text], dim=1)
-    labels = ids.clone()
-    labels[:, :-ANSWER] = IGNORE
-    return model, Batch(None, ids, labels, features=torch.randn(samples, pictures, config.num_features, 128))
+    ids = texts(samples, length, pictures, torch.Generator().manual_seed(0))
+    features = torch.randn(samples, pictures, config.num_features, config.vision.width)
+    return model, Batch(None, ids, labels_of(ids), features=features)
 
 
 def growth(what: str, sizes: Sequence[int], rounds: int, device: str = "cpu") -> Growth:
@@ -82,7 +79,7 @@ def growth(what: str, sizes: Sequence[int], rounds: int, device: str = "cpu") ->
     flops = [operations(*made[size]) for size in sizes]
     steps = {str(size): step_of(*_learning(*made[size], device)) for size in sizes}
     took = alternate(steps, rounds)
-    times = [sorted(took[str(size)])[rounds // 2] for size in sizes]
+    times = [statistics.median(took[str(size)]) for size in sizes]
     return Growth(what, list(sizes), flops, times, *fitted(flops, times))
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +17,7 @@ from minivlm.bench.saying import saying
 from minivlm.bench.timing import Ratio
 from minivlm.bench.training import clip_steps, compiled_step, llava_step, no_compiler, pairs
 from minivlm.decoding import captured
-from minivlm.runtime import choose_scale, pick_device
+from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.storage import whole
 
 
@@ -72,7 +70,7 @@ def bench(scale: str | None = None, folder: str | Path = "runs/bench") -> Bench:
             print(f"{made.what}: {made.ours} {made.ratio:.2f} times as fast as {made.rival}", flush=True)
     grown = [growth(what, size.growing[what], size.rounds, device) for what in GROWING]
     shares = [share_of_peak(size.many, size.side, size.rounds, 0.25, device)]
-    done = Bench(scale, machine(device), ratios, grown, shares, skipped)
+    done = Bench(scale, made_on(), ratios, grown, shares, skipped)
     write(done, Path(folder) / f"bench-{scale}.json")
     return done
 
@@ -103,12 +101,9 @@ def _why_not(name: str, scale: str, device: str) -> str | None:
     return None
 
 
-def machine(device: str) -> dict[str, str]:
+def made_on() -> dict[str, str]:
     """Where and with what a run was made."""
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
-    libraries = {name: version(name) for name in ("torch", "transformers", "open_clip_torch")}
-    made = {"device": name, "threads": str(torch.get_num_threads()), "python": platform.python_version()}
-    return made | libraries | {"date": str(date.today())}
+    return machine(None) | {"threads": str(torch.get_num_threads()), "open_clip_torch": version("open_clip_torch")}
 
 
 def write(done: Bench, path: Path) -> None:

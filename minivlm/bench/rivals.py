@@ -6,11 +6,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from minivlm import mini
 from minivlm.batch import IGNORE, Batch
+from minivlm.contrastive.towers import TextConfig
+from minivlm.language.llama import LlamaConfig
 from minivlm.language.tokenizer import Tokenizer
+from minivlm.vision.vit import ViTConfig
 
 ANSWER = 4  # words of a text that are learned, its last ones
 FIRST_WORD = 8  # ids below are marks
@@ -25,10 +29,7 @@ def llava(seed: int = 0) -> nn.Module:
     text = dict(
         model_type="llama",
         vocab_size=words.vocab_size,
-        hidden_size=words.width,
-        intermediate_size=words.mlp_width,
-        num_hidden_layers=words.depth,
-        num_attention_heads=words.heads,
+        **_blocks(words, words.depth),
         num_key_value_heads=words.kv_heads,
         rms_norm_eps=words.eps,
         rope_parameters=dict(rope_type="default", rope_theta=words.rope_theta),
@@ -38,7 +39,7 @@ def llava(seed: int = 0) -> nn.Module:
         eos_token_id=words.vocab_size - 1,  # no text holds it, nor does a random model say it
     )
     config = LlavaConfig(
-        vision_config=dict(model_type="clip_vision_model", **_vision_sizes(), num_hidden_layers=depth),
+        vision_config=dict(model_type="clip_vision_model", **_vision(depth)),
         text_config=text,
         image_token_index=Tokenizer.image_id,
         vision_feature_layer=-1,
@@ -56,17 +57,14 @@ def clip(seed: int = 0) -> nn.Module:
     text = dict(
         vocab_size=ours.text.vocab_size,
         max_position_embeddings=ours.text.context,
-        hidden_size=ours.text.width,
-        intermediate_size=ours.text.mlp_width,
-        num_hidden_layers=ours.text.depth,
-        num_attention_heads=ours.text.heads,
+        **_blocks(ours.text, ours.text.depth),
         bos_token_id=Tokenizer.bos_id,
         eos_token_id=Tokenizer.eos_id,
         pad_token_id=Tokenizer.pad_id,
     )
-    vision = dict(**_vision_sizes(), num_hidden_layers=ours.vision.depth)
     torch.manual_seed(seed)
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=ours.embed_dim))
+    config = CLIPConfig(text_config=text, vision_config=_vision(ours.vision.depth), projection_dim=ours.embed_dim)
+    return CLIPModel(config)
 
 
 def open_clip(seed: int = 0) -> nn.Module:
@@ -94,14 +92,19 @@ def open_clip(seed: int = 0) -> nn.Module:
     return CLIP(ours.embed_dim, vision, text, quick_gelu=True)
 
 
-def _vision_sizes() -> dict[str, object]:
+def _vision(depth: int) -> dict[str, int]:
+    """The mini encoder's sizes by transformers' names, with so many blocks."""
     ours = mini.vision()
+    return dict(**_blocks(ours, depth), image_size=ours.image_size[0], patch_size=ours.patch_size)
+
+
+def _blocks(ours: ViTConfig | TextConfig | LlamaConfig, depth: int) -> dict[str, int]:
+    """The sizes of so many of its blocks."""
     return dict(
         hidden_size=ours.width,
         intermediate_size=ours.mlp_width,
+        num_hidden_layers=depth,
         num_attention_heads=ours.heads,
-        image_size=ours.image_size[0],
-        patch_size=ours.patch_size,
     )
 
 
@@ -118,15 +121,23 @@ def task(samples: int, words: int, device: torch.device | str = "cpu", labelled:
     """A random picture and so many random words a sample, of which the last are learned, if any are."""
     chance, vision = torch.Generator().manual_seed(0), mini.vision()
     images = torch.rand(samples, 1, 3, *vision.image_size, generator=chance).to(device)
-    text = torch.randint(FIRST_WORD, mini.VOCABULARY - 1, (samples, words), generator=chance)
-    begin = torch.tensor([[Tokenizer.bos_id, Tokenizer.image_id]]).expand(samples, -1)
-    ids = torch.cat([begin, text], dim=1).to(device)
+    ids = texts(samples, words, 1, chance).to(device)
     opened = [ids[:, :1], ids[:, 1:2].expand(-1, vision.num_patches), ids[:, 2:]]
     theirs = {"input_ids": torch.cat(opened, dim=1), "pixel_values": images[:, 0]}
-    labels = None
     if labelled:
-        labels = ids.clone()
-        labels[:, :-ANSWER] = IGNORE
-        theirs["labels"] = theirs["input_ids"].clone()
-        theirs["labels"][:, :-ANSWER] = IGNORE
-    return Task(Batch(images, ids, labels), theirs)
+        theirs["labels"] = labels_of(theirs["input_ids"])
+    return Task(Batch(images, ids, labels_of(ids) if labelled else None), theirs)
+
+
+def texts(samples: int, words: int, pictures: int, chance: torch.Generator) -> Int[Tensor, "B T"]:
+    """So many pictures' marks, and random words."""
+    text = torch.randint(FIRST_WORD, mini.VOCABULARY - 1, (samples, words), generator=chance)
+    begin = torch.tensor([[Tokenizer.bos_id] + [Tokenizer.image_id] * pictures]).expand(samples, -1)
+    return torch.cat([begin, text], dim=1)
+
+
+def labels_of(ids: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """The last words are to be learned."""
+    labels = ids.clone()
+    labels[:, :-ANSWER] = IGNORE
+    return labels
