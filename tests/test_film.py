@@ -9,7 +9,7 @@ import torch
 from references import assert_same, instructblip_qformer, pictures, randomise, words
 from test_context_content import QUERIES, Upstream, ours_of
 
-from minivlm import Batch, budget, build, load, save
+from minivlm import Batch, budget, load, save
 from minivlm.data.videos import render_videos, sample_videos
 from minivlm.designs import at_budget, configure
 from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
@@ -66,7 +66,8 @@ def test_llama_vid_makes_two_tokens_a_frame_as_upstream_does(scale):
     film = torch.randn(2, 3, 17, 13, generator=torch.Generator().manual_seed(3)) * scale
     ids, mask = words(2, 7), torch.ones(2, 7, dtype=torch.bool)
     mask[1, 4:] = False
-    model = build("llama_vid_video", device="cpu")
+    small = replace(vision(), image_size=(32, 32))  # 4 x 4 patches
+    model = replace(configure("llama_vid_video"), vision=small).build()
     model.connector = ours
     got = model.connect(film, Batch(None, words(2, 4), instruction=ids, instruction_mask=mask), [((4, 4),)] * 6)
     assert got.shape[:3] == (2, 3, 2)
