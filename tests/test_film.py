@@ -10,6 +10,7 @@ from references import assert_same, instructblip_qformer, pictures, randomise, w
 from test_context_content import QUERIES, Upstream, ours_of
 
 from minivlm import Batch, budget, load, save
+from minivlm.connectors.context_content import ContextContent
 from minivlm.data.videos import render_videos, sample_videos
 from minivlm.designs import at_budget, configure
 from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
@@ -52,8 +53,8 @@ def test_a_video_is_its_frames_and_the_layout_names_them(name, tokens):
         assert_same(visual[:, frame], alone[:, 0])
 
 
-def llama_vid_of(scale: float) -> tuple[Upstream, VLM]:
-    """LLaMA-VID's own lines around transformers' Q-Former, and a model with those weights in its connector."""
+def llama_vid_of(scale: float) -> tuple[Upstream, ContextContent]:
+    """LLaMA-VID's own lines around transformers' Q-Former, and our connector with those weights, for 4 x 4 patches."""
     theirs = randomise(Upstream(instructblip_qformer(0, scale, 13)), 0)
     theirs.vlm_att_query.mul_(scale)
     return theirs, ours_of(theirs, 2, (4, 4))
@@ -66,10 +67,9 @@ def test_llama_vid_makes_two_tokens_a_frame_as_upstream_does(scale):
     film = torch.randn(2, 3, 17, 13, generator=torch.Generator().manual_seed(3)) * scale
     ids, mask = words(2, 7), torch.ones(2, 7, dtype=torch.bool)
     mask[1, 4:] = False
-    small = replace(vision(), image_size=(32, 32))  # 4 x 4 patches
-    model = replace(configure("llama_vid_video"), vision=small).build()
+    model = replace(configure("llama_vid_video"), vision=replace(vision(), image_size=(32, 32))).build()
     model.connector = ours
-    got = model.connect(film, Batch(None, words(2, 4), instruction=ids, instruction_mask=mask), [((4, 4),)] * 6)
+    got = model.connect(film, Batch(None, words(2, 4), instruction=ids, instruction_mask=mask))
     assert got.shape[:3] == (2, 3, 2)
     for frame in range(3):
         wanted = theirs(film[:, frame], film[:, frame, 1:], ids, mask, "mean")
