@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from minivlm.course.commit import normalised
 from minivlm.course.lint import RULES, lint, main
-from minivlm.course.provenance import PACKAGE, fingerprint, reached
+from minivlm.course.provenance import PACKAGE, data_named, fingerprint, reached
 from minivlm.course.times import MARKER, record, time_line, with_time
 
 NOTEBOOKS = sorted(Path(__file__).parents[1].glob("notebooks/*.ipynb"))
@@ -328,10 +328,24 @@ def test_the_fingerprint_changes_with_what_is_reached_and_with_nothing_else(tmp_
     assert fingerprint(notebook, root) != before
     before = fingerprint(notebook, root)
     (root / "a.py").write_text("x = 2")
-    changed = fingerprint(notebook, root)
-    assert changed != before
-    (root / "words.txt").write_text("circle")
-    assert fingerprint(notebook, root) != changed
+    assert fingerprint(notebook, root) != before
+
+
+@pytest.mark.parametrize("file, named", [("list.txt", "list.txt"), ("eye.json", "eye"), ("raw-cpu.json", "raw-")])
+def test_data_is_behind_a_lesson_whose_code_names_it(file: str, named: str, tmp_path: Path):
+    root = package(tmp_path, a=f'read("{named}")', b="y = 1")
+    names, other = (new_notebook(cells=[new_code_cell(f"import pack.{module}")]) for module in "ab")
+    (root / file).write_text("1")
+    before = fingerprint(names, root), fingerprint(other, root)
+    (root / file).write_text("2")
+    assert fingerprint(names, root) != before[0]
+    assert fingerprint(other, root) == before[1]
+
+
+def test_every_lesson_that_asks_trained_models_stands_on_their_weights():
+    behind = reached(["from minivlm.recipes import train_design"])
+    data = {path.name for path in data_named(path.read_text(encoding="utf-8") for path in behind)}
+    assert {"clip.safetensors", "reader_two.safetensors", "decoder.safetensors", "words.txt"} <= data
 
 
 def test_the_checks_of_a_lesson_s_exercises_are_behind_it(tmp_path: Path):

@@ -2,8 +2,8 @@
 
 The files are found without running anything: those the cells import, those these import, and so on. A name taken from
 an `__init__.py`, such as `minivlm.setup`, counts as the file that defines it; the `__init__.py` itself, a list of
-names, does not count. To that come the checks of its exercises, found by their ids, and the package's data (trained
-weights, word lists). Comments and docstrings count as well, because lessons show source code. The text between the
+names, does not count. To that come the checks of its exercises, found by their ids, and of the package's data (trained
+weights, results, word lists) the files that any of this code names. Comments and docstrings count as well, because lessons show source code. The text between the
 cells does not: it can be mended without a run.
 """
 
@@ -31,11 +31,21 @@ def fingerprint(notebook: NotebookNode, package: Path = PACKAGE) -> str:
     code = reached(cells, package)
     for lesson in sorted({number for cell in cells for number in _EXERCISE.findall(cell)}):
         code |= reached([f"import {package.name}.course.checks.l{lesson}"], package)
-    for path in sorted(code):
-        digest.update(path.read_text(encoding="utf-8").encode())
-    for path in sorted(p for p in package.rglob("*") if p.suffix in DATA):
+    sources = [path.read_text(encoding="utf-8") for path in sorted(code)]
+    for source in sources:
+        digest.update(source.encode())
+    for path in data_named([*cells, *sources], package):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def data_named(sources: Iterable[str], package: Path = PACKAGE) -> list[Path]:
+    """The package's data files that a string in these sources names: whole ("words.txt"), without its ending
+    ("clip"), or, as results are by their kind, up to its last hyphen ("raw-" of raw-cpu.json)."""
+    nodes = (node for source in sources for node in ast.walk(ast.parse(source)))
+    told = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    files = sorted(path for path in package.rglob("*") if path.suffix in DATA)
+    return [path for path in files if {path.name, path.stem, path.stem.rpartition("-")[0] + "-"} & told]
 
 
 def plain(source: str) -> str:
