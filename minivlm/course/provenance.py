@@ -3,8 +3,8 @@
 The files are found without running anything: those the cells import, those these import, and so on. A name taken from
 an `__init__.py`, such as `minivlm.setup`, counts as the file that defines it; the `__init__.py` itself, a list of
 names, does not count. To that come the checks of its exercises, found by their ids, and of the package's data (trained
-weights, results, word lists) the files that any of this code names. Comments and docstrings count as well, because lessons show source code. The text between the
-cells does not: it can be mended without a run.
+weights, results, word lists) the files that any of this code names. Comments and docstrings count as well, because
+lessons show source code. The text between the cells does not: it can be mended without a run.
 """
 
 from __future__ import annotations
