@@ -36,6 +36,7 @@ rows) the visual tokens. A text has T ids, the whole sequence L places. D is the
 head's; H counts heads. [Attn, MLP, GatedMLP and blocks](shared.md) are what all designs share."""
 TABLE = ("design", "year", "vision", "connector", "fusion", "visual tokens", "picture", "weights", "paper")
 COSTS = ("", "picture", "visual tokens", "vision", "connector", "fusion", "language", "KV cache")
+NUMBERS = {"year", "picture", "visual tokens", "weights", *COSTS[3:]}
 COUNTED = """Weights by part, and what is kept of one picture and 64 words in 16 bits. "mini" is the controlled setting, in
 which only the design differs."""
 
@@ -89,7 +90,7 @@ def _about(name: str, costs: Sequence[Budget] | None, lessons: Sequence[str]) ->
 
 def _costs(cost: Budget) -> tuple[str, ...]:
     weights = [_count(cost.weights.get(part, 0)) for part in COSTS[3:7]]
-    kept = f"{cost.cache_bytes / 2**20:,.3g} MiB"
+    kept = f"{cost.cache_bytes / 2**20:,.3g}\N{NO-BREAK SPACE}MiB"
     return (cost.preset, _pixels(cost.image_size), f"{cost.visual_tokens:,}", *weights, kept)
 
 
@@ -99,19 +100,19 @@ def _paper(name: str) -> str:
 
 
 def _pixels(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
+    return f"{size[0]}x{size[1]}"
 
 
 def _count(weights: int) -> str:
     """"7.06 B", "21.0 M", "33 k", or "-" for none."""
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if weights >= size:
-            return f"{weights / size:.3g} {unit}"
+            return f"{weights / size:.3g}\N{NO-BREAK SPACE}{unit}"
     return str(weights or "-")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+    lines = [head, ["---:" if name in NUMBERS else "---" for name in head], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -14,7 +14,9 @@ from nbformat.v4 import new_markdown_cell, new_output
 
 from minivlm.course import RESULT_MIME
 
-READ_HERE = """```{{tip}}
+READ_HERE = """```{{admonition}} To work in this lesson
+:class: tip
+
 These are the outputs of the committed run; nothing runs on this page. To run the lesson, and write the exercises
 yourself, open `notebooks/{name}` in JupyterLab (`make lab`). Solutions are folded.
 ```"""

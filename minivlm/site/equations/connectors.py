@@ -26,10 +26,10 @@ MLP = Equation(
 )
 WIDE_MLP = Equation(
     "**Connector: an MLP**, 8,192 wide inside, with the GELU that is approximated by tanh: K = N.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     Z &= \varphi(X W_1 + b_1)\, W_2 + b_2, \qquad W_1 \in \mathbb{R}^{D_v \times 8192} \\
     \varphi(x) &= \frac{x}{2} \left(1 + \tanh\left(\sqrt{\frac{2}{\pi}} \left(x + 0.044715\, x^3\right)\right)\right)
-    \end{aligned}""",
+    \end{split}""",
     (MLPProjection,),
 )
 NORMED_MLP = Equation(
@@ -68,32 +68,32 @@ SHUFFLE = Equation(
 Q_FORMER = Equation(
     "**Connector: a Q-Former.** K learned queries pass the blocks of a BERT; in every second one they look at the picture "
     "(second line). Norms come after the sums.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     Q &\leftarrow \operatorname{LN}\left(Q + \operatorname{Attn}(Q, Q)\right) \\
     Q &\leftarrow \operatorname{LN}\left(Q + \operatorname{Attn}(Q, X)\right) \\
     Q &\leftarrow \operatorname{LN}\left(Q + \operatorname{MLP}(Q)\right) \\
     Z &= Q W + b
-    \end{aligned}""",
+    \end{split}""",
     (Added, QueryBlock, QFormer),
 )
 INSTRUCT_Q_FORMER = Equation(
     "**Connector: a Q-Former that reads the question.** Words T of the question stand beside the queries, and all attend to "
     "all; only queries look at the picture, and only they are handed on.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     \left[Q; T\right] &\leftarrow \operatorname{LN}\left([Q; T] + \operatorname{Attn}([Q; T], [Q; T])\right) \\
     Q &\leftarrow \operatorname{LN}\left(Q + \operatorname{Attn}(Q, X)\right) \\
     Q &\leftarrow \operatorname{LN}\left(Q + \operatorname{MLP}(Q)\right), \qquad
     T \leftarrow \operatorname{LN}\left(T + \operatorname{MLP}_T(T)\right) \\
     Z &= Q W + b
-    \end{aligned}""",
+    \end{split}""",
     (QueryBlock.look, ReadingBlock, InstructQFormer),
 )
-_LATENTS = r"""\begin{aligned}
+_LATENTS = r"""\begin{split}
     \Lambda &\leftarrow \Lambda + \operatorname{Attn}\left(\operatorname{NORM}(\Lambda),
     [\operatorname{NORM}(FEATURES); \operatorname{NORM}(\Lambda)]\right) \\
     \Lambda &\leftarrow \Lambda + \operatorname{MLP}(\operatorname{NORM}(\Lambda)) \\
     Z &= \operatorname{NORM}(\Lambda)OUT
-    \end{aligned}"""
+    \end{split}"""
 
 
 def _latents(norm: str, features: str, out: str) -> str:
@@ -121,11 +121,11 @@ GATED_PERCEIVER = Equation(
 PLACED_QUERIES = Equation(
     "**Connector: one cross attention.** K learned queries Q look once. Places P are added to what decides where to look, "
     "queries and keys, and not to what is seen, the values.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     \tilde{X} &= \operatorname{LN}(X W_e) \\
     Z &= \operatorname{LN}\left(\operatorname{Attn}\left(\operatorname{LN}(Q) + P_Q,\;
     \text{keys } \tilde{X} + P_X,\; \text{values } \tilde{X}\right)\right) W_o
-    \end{aligned}""",
+    \end{split}""",
     (PlacedQueries,),
 )
 SINES = Equation(
@@ -138,10 +138,10 @@ SINES = Equation(
 FREE_QUERIES = Equation(
     "**Connector: one cross attention.** Patches are brought to length 1; K learned queries look at them and at one "
     "another, once, without places, residual or norm.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     \tilde{x}_n &= \frac{x_n}{\lVert x_n \rVert} W + b \\
     Z &= \operatorname{Attn}(Q, [\tilde{X}; Q])
-    \end{aligned}""",
+    \end{split}""",
     (FreeQueries,),
 )
 C_ABSTRACTOR = Equation(
@@ -154,41 +154,41 @@ C_ABSTRACTOR = Equation(
 BOTTLENECK = Equation(
     "**A block of Conv:** mix the channels (1x1), look at the 3x3 neighbours channel by channel, weigh each channel by a "
     "gate read off the mean of all places, mix again. N is a LayerNorm over the channels.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     y &= \operatorname{SiLU}\left(N\left(\operatorname{look}_{3 \times 3}\left(
     \operatorname{SiLU}\left(N(x W_1)\right)\right)\right)\right) \\
     y &\leftarrow y \odot \sigma\left(\operatorname{MLP}(\bar{y})\right) \\
     x &\leftarrow \operatorname{SiLU}\left(N(y W_2) + x\right)
-    \end{aligned}""",
+    \end{split}""",
     (Bottleneck,),
 )
 D_ABSTRACTOR = Equation(
     "**Connector: a D-Abstractor.** K queries x pass layers of self-attention, of looks at a few points, and of an MLP. They "
     "start as learned vectors; p, the mean of the features around each, is added wherever they look from.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     x &\leftarrow \operatorname{LN}\left(x + \operatorname{Attn}(x + p,\; \text{keys } x + p,\; \text{values } x)\right) \\
     x &\leftarrow \operatorname{LN}\left(x + \operatorname{Deform}(x + p, X)\right) \\
     x &\leftarrow \operatorname{LN}\left(x + \operatorname{MLP}(x)\right)
-    \end{aligned}""",
+    \end{split}""",
     (DAbstractor.forward, DeformableLayer.forward),
 )
 DEFORMABLE = Equation(
     "**Looks at points.** Around its learned place r, a query reads the values at a few points in each head h, between "
     "patches too. Offsets Δ (in patches; G are the grid's sides) and weights A come from the query alone.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     \left[\Delta_{kh1}, \dots\right] &= q_k W_\Delta + b_\Delta, \qquad A_{kh} = \operatorname{softmax}(q_k W_A + b_A)_h \\
     \operatorname{Deform}(q, X)_k &= \left[ \sum_{p} A_{khp}\; V_h\left(r_k + \frac{\Delta_{khp}}{G}\right)
     \right]_{h} W_o + b_o, \qquad V = X W_v + b_v
-    \end{aligned}""",
+    \end{split}""",
     (DeformableAttention.forward, DeformableAttention._look),
 )
 CONTEXT = Equation(
     "**The context token.** Queries A of a Q-Former, which have read the question, attend to the patches as they are; "
     "the mean of what they found is one token.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     E &= \operatorname{softmax}\left(\frac{(A W_q + b_q)(X W_k + b_k)^\top}{\sqrt{D_v}}\right) X \\
     z_1 &= \left(\frac{1}{|A|} \sum_a E_a\right) W + b
-    \end{aligned}""",
+    \end{split}""",
     (ContextContent.forward, ContextContent._attend),
 )
 CONTENT = Equation(
@@ -200,9 +200,9 @@ CONTENT = Equation(
 GLU = Equation(
     "**Connector: a gated MLP between two tags.** Every patch passes a linear map, a norm and a gated MLP; two learned "
     "vectors say where a picture begins and ends: K = N + 2.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     H &= \operatorname{GELU}\left(\operatorname{LN}(X W)\right) \\
     Z &= [\, z_{\text{begin}};\; \operatorname{GatedMLP}(H);\; z_{\text{end}} \,]
-    \end{aligned}""",
+    \end{split}""",
     (GLUAdapter,),
 )

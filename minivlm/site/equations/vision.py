@@ -11,21 +11,21 @@ TILES = Equation(
     "**Tiles.** Of a few canvases H x W, made of whole tiles, the one is taken on which most pixels of a picture of h x w "
     "survive; of equals, the one with the least empty room. The encoder reads the whole, squashed to a tile, and each "
     "tile of the canvas.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     s(H, W) &= \min\left(\frac{H}{h}, \frac{W}{w}\right), \qquad
     k(H, W) = \min\left(\lfloor h s \rfloor \lfloor w s \rfloor,\; h w\right) \\
     (H, W)^{*} &= \underset{H, W}{\operatorname{argmax}} \left( k,\; k - H W \right) \\
     X &= [\, X_{\text{whole}};\; X_{\text{canvas}} \,]
-    \end{aligned}""",
+    \end{split}""",
     (TilesConfig.best_canvas, Tiles.cut),
 )
 RAW_PATCHES = Equation(
     "**No encoder.** A picture of h x w pixels is filled up to whole patches, p pixels a side; the features of a patch "
     "are its pixels, 3 colours each, brought to [-1, 1].",
-    r"""\begin{aligned}
+    r"""\begin{split}
     N &= \left\lceil \frac{h}{p} \right\rceil \left\lceil \frac{w}{p} \right\rceil \\
     x_n &= \operatorname{flatten}\left(\frac{\text{patch}_n - 0.5}{0.5}\right) \in [-1, 1]^{3 p^2}
-    \end{aligned}""",
+    \end{split}""",
     (Patches.cut,),
 )
 ANY_SIZE = Equation(
@@ -39,10 +39,10 @@ TWO_ENCODERS = Equation(
     "**Two encoders.** SAM sees the picture large. Its last state A, and α times that after its first block of global "
     "attention B, each through a neck, are resized and halved twice by convolutions to SigLIP's grid. Then each place "
     "has the features of both.",
-    r"""\begin{aligned}
+    r"""\begin{split}
     X_s &= \operatorname{Conv}_2\left(\operatorname{Conv}_1\left(\operatorname{resize}\left(
     \operatorname{neck}_1(A) + \alpha \operatorname{neck}_2(B)\right)\right)\right) \\
     X &= [\, X_s,\; X_l \,], \qquad X_l = \operatorname{SigLIP}(\text{the picture, small})
-    \end{aligned}""",
+    \end{split}""",
     (Hybrid.features, Hybrid.high_features, Neck),
 )

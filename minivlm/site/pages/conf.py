@@ -20,3 +20,4 @@ html_css_files = ["site.css"]
 html_extra_path = ["extra"]
 html_copy_source = html_show_sourcelink = False
 html_show_copyright = False
+html_show_search_summary = False  # it would fetch the pages found, which no browser does from a folder
