@@ -27,6 +27,7 @@ def gather(notebooks: Path, into: Path) -> None:
     found = sorted(notebooks.glob("[0-9]*.ipynb"))
     if not found:
         raise ValueError(f"no lessons in {notebooks}/: call from the root of the repository")
+    shutil.copy(notebooks / "token_strip.png", into)
     for path in found:
         nbformat.write(lesson(path, pictures), lessons / path.name)
     (into / "designs").mkdir()

@@ -31,24 +31,23 @@ shared
 {names}
 ```
 """
-SYMBOLS = """**Symbols.** Rows are vectors. N patches become K visual tokens; X (N rows) are the encoder's features, Z (K
-rows) the visual tokens. A text has T ids, the whole sequence L places. D is the decoder's width, D_v the features', d a
-head's; H counts heads. [Attn, MLP, GatedMLP and blocks](shared.md) are what all designs share."""
+SYMBOLS = """**Symbols.** Rows are vectors. N patches become K visual tokens; X (N rows) are the encoder's features, Z
+(K rows) the visual tokens. A text has T ids, the whole sequence L places. D is the decoder's width, D_v that of the
+features, d that of a head; H counts heads. [Attn, MLP, GatedMLP and blocks](shared.md) are what all designs share."""
 TABLE = ("design", "year", "vision", "connector", "fusion", "visual tokens", "picture", "weights", "paper")
 COSTS = ("", "picture", "visual tokens", "vision", "connector", "fusion", "language", "KV cache")
-NUMBERS = {"year", "picture", "visual tokens", "weights", *COSTS[3:]}
-COUNTED = """Weights by part, and what is kept of one picture and 64 words in 16 bits. "mini" is the controlled setting, in
-which only the design differs."""
+COUNTED = """Weights by part, and what is kept of one picture and 64 words in 16 bits. "mini" is the controlled setting,
+in which only the design differs."""
 
 
 def design_pages(lessons: Sequence[Path]) -> dict[str, str]:
-    """The text of each page (Markdown, as MyST reads it), by its name. `lessons` are the notebooks that pages of designs
-    lead to."""
+    """The text of each page (Markdown, as MyST reads it), by its name. `lessons` are the notebooks that pages of
+    designs lead to."""
     used = {path.stem: nbformat.read(path, as_version=4) for path in lessons}
     titles = {name: notebook.cells[0].source.splitlines()[0].removeprefix("# ") for name, notebook in used.items()}
     codes = {name: _code(notebook) for name, notebook in used.items()}
     costs = {name: [budget(name, preset) for preset in PRESETS] for name in DESIGNS if DESIGNS[name].answers}
-    table = _table(TABLE, (_row(name, costs.get(name)) for name in DESIGNS))
+    table = _table(TABLE, (_row(name, costs.get(name)) for name in DESIGNS), numbers=(1, 5, 6, 7))
     pages = {"index": INDEX.format(table=table, names="\n".join(DESIGNS))}
     pages["shared"] = _page("What designs share", "", SHARED)
     for name, design in DESIGNS.items():
@@ -82,7 +81,7 @@ def _about(name: str, costs: Sequence[Budget] | None, lessons: Sequence[str]) ->
     answers = f"**vision** {design.vision} · **connector** {design.connector} · **fusion** {design.fusion}"
     parts = [f"`{name}` · {design.year} · {_paper(name)}", answers]
     if costs:
-        parts += [_table(COSTS, map(_costs, costs)), COUNTED]
+        parts += [_table(COSTS, map(_costs, costs), numbers=range(1, len(COSTS))), COUNTED]
     if lessons:
         parts.append(f"Lessons: {'; '.join(lessons)}")
     return "\n\n".join(parts)
@@ -104,15 +103,17 @@ def _pixels(size: tuple[int, int]) -> str:
 
 
 def _count(weights: int) -> str:
-    """"7.06 B", "21.0 M", "33 k", or "-" for none."""
+    """As "7.06 B", "21.0 M" or "33 k"; "-" for none."""
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if weights >= size:
             return f"{weights / size:.3g}\N{NO-BREAK SPACE}{unit}"
     return str(weights or "-")
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---:" if name in NUMBERS else "---" for name in head], *rows]
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int]) -> str:
+    """`numbers`: which columns have numbers, written to the right."""
+    right = set(numbers)
+    lines = [head, ["---:" if column in right else "---" for column in range(len(head))], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -125,9 +126,8 @@ def _page(title: str, about: str, equations: Sequence[Equation]) -> str:
 def _beside(equation: Equation) -> str:
     told = f"{equation.says}\n\n```{{math}}\n{equation.math}\n```"
     shown = "\n\n".join(map(_source, equation.code))
-    return (
-        f":::::{{container}} beside\n::::{{container}} told\n{told}\n::::\n::::{{container}} shown\n{shown}\n::::\n:::::"
-    )
+    halves = (f"::::{{container}} {name}\n{text}\n::::" for name, text in (("told", told), ("shown", shown)))
+    return "\n".join([":::::{container} beside", *halves, ":::::"])
 
 
 def _source(thing: type | Callable) -> str:

@@ -38,36 +38,38 @@ NORMED_MLP = Equation(
     (NormedMLPProjection,),
 )
 NONE = Equation(
-    "**No connector.** The patches of the tower's first layer, and its class token, are the visual tokens: K = N + 1. (In "
-    "the controlled setting, where all share one encoder, it is a linear map of the patches.)",
+    "**No connector.** The patches of the tower's first layer, and its class token, are the visual tokens: K = N + "
+    "1. (In the controlled setting, where all share one encoder, it is a linear map of the patches.)",
     r"Z = X",
     (Unprojected,),
 )
 NEWLINES = Equation(
-    "**Newlines.** Each of r rows of c tokens is ended by a vector e, so that the sequence says where rows end. Such a grid "
-    "takes r (c + 1) places.",
+    "**Newlines.** Each of r rows of c tokens is ended by a vector e, so that the sequence says where rows end. "
+    "Such a grid takes r (c + 1) places.",
     r"[\, z_{1,1}, \dots, z_{1,c},\, e,\;\; \dots,\;\; z_{r,1}, \dots, z_{r,c},\, e \,]",
     (_lined,),
 )
 ALIGNER = Equation(
-    "**Connector: a projection for each encoder**, each to half the decoder's width, and one map that reads both: K = N.",
+    "**Connector: a projection for each encoder**, each to half the decoder's width, and one map that reads both: K "
+    "= N.",
     r"Z = \operatorname{GELU}\left([\, X_s W_s + b_s,\; X_l W_l + b_l \,]\right) W + b",
     (HybridAligner,),
 )
 POOL = Equation(
     "**Connector: average pooling.** The grid is cut into K cells; a token is the mean of its cell C, after an MLP.",
-    r"\bar{x}_k = \frac{1}{|C_k|} \sum_{n \in C_k} x_n, \qquad z_k = \operatorname{GELU}(\bar{x}_k W_1 + b_1)\, W_2 + b_2",
+    r"\bar{x}_k = \frac{1}{|C_k|} \sum_{n \in C_k} x_n, \qquad "
+    r"z_k = \operatorname{GELU}(\bar{x}_k W_1 + b_1)\, W_2 + b_2",
     (AveragePool,),
 )
 SHUFFLE = Equation(
-    "**Connector: pixel shuffle.** Squares of f x f patches are laid side by side in the channels: K = N / f². Nothing is "
-    "thrown away before the map.",
+    "**Connector: pixel shuffle.** Squares of f x f patches are laid side by side in the channels: K = N / f². "
+    "Nothing is thrown away before the map.",
     r"z_k = [\, x_n : n \in C_k \,]\, W, \qquad W \in \mathbb{R}^{f^2 D_v \times D}",
     (Shuffle,),
 )
 Q_FORMER = Equation(
-    "**Connector: a Q-Former.** K learned queries pass the blocks of a BERT; in every second one they look at the picture "
-    "(second line). Norms come after the sums.",
+    "**Connector: a Q-Former.** K learned queries pass the blocks of a BERT; in every second one they look at the "
+    "picture (second line). Norms come after the sums.",
     r"""\begin{split}
     Q &\leftarrow \operatorname{LN}\left(Q + \operatorname{Attn}(Q, Q)\right) \\
     Q &\leftarrow \operatorname{LN}\left(Q + \operatorname{Attn}(Q, X)\right) \\
@@ -77,8 +79,8 @@ Q_FORMER = Equation(
     (Added, QueryBlock, QFormer),
 )
 INSTRUCT_Q_FORMER = Equation(
-    "**Connector: a Q-Former that reads the question.** Words T of the question stand beside the queries, and all attend to "
-    "all; only queries look at the picture, and only they are handed on.",
+    "**Connector: a Q-Former that reads the question.** Words T of the question stand beside the queries, and all "
+    "attend to all; only queries look at the picture, and only they are handed on.",
     r"""\begin{split}
     \left[Q; T\right] &\leftarrow \operatorname{LN}\left([Q; T] + \operatorname{Attn}([Q; T], [Q; T])\right) \\
     Q &\leftarrow \operatorname{LN}\left(Q + \operatorname{Attn}(Q, X)\right) \\
@@ -101,26 +103,26 @@ def _latents(norm: str, features: str, out: str) -> str:
 
 
 PERCEIVER = Equation(
-    "**Connector: a Perceiver.** K learned latents Λ read the patches, and one another, in layer after layer, and refine "
-    "what they hold. (W only where they stand among words of another width.)",
+    "**Connector: a Perceiver.** K learned latents Λ read the patches, and one another, in layer after layer, and "
+    "refine what they hold. (W only where they stand among words of another width.)",
     _latents("LN", "X", r"\, W + b"),
     (Layer, Perceiver.forward, FlamingoResampler),
 )
 HEAD_NORM_PERCEIVER = Equation(
-    "**Connector: a Perceiver** whose attention norms each head's queries and keys before they meet, and whose MLP has "
-    "ReLU.",
+    "**Connector: a Perceiver** whose attention norms each head's queries and keys before they meet, and whose MLP "
+    "has ReLU.",
     _latents("LN", "X", ""),
     (Layer, Perceiver.forward, IdeficsResampler),
 )
 GATED_PERCEIVER = Equation(
-    "**Connector: a Perceiver in the decoder's width.** A gated MLP brings the features there first; the latents, K = 64, "
-    "have RMSNorm, gated MLPs, and heads that share keys.",
+    "**Connector: a Perceiver in the decoder's width.** A gated MLP brings the features there first; the latents, K "
+    "= 64, have RMSNorm, gated MLPs, and heads that share keys.",
     _latents("RMS", r"X'", r", \qquad X' = \operatorname{GatedMLP}(X)"),
     (Layer, Perceiver.forward, Idefics2Resampler),
 )
 PLACED_QUERIES = Equation(
-    "**Connector: one cross attention.** K learned queries Q look once. Places P are added to what decides where to look, "
-    "queries and keys, and not to what is seen, the values.",
+    "**Connector: one cross attention.** K learned queries Q look once. Places P are added to what decides where to "
+    "look, queries and keys, and not to what is seen, the values.",
     r"""\begin{split}
     \tilde{X} &= \operatorname{LN}(X W_e) \\
     Z &= \operatorname{LN}\left(\operatorname{Attn}\left(\operatorname{LN}(Q) + P_Q,\;
@@ -129,8 +131,8 @@ PLACED_QUERIES = Equation(
     (PlacedQueries,),
 )
 SINES = Equation(
-    "**Places.** The column in the first half of the channels, the row in the second, each by sines and cosines; for the "
-    "patches they are stretched over their grid.",
+    "**Places.** The column in the first half of the channels, the row in the second, each by sines and cosines; "
+    "for the patches they are stretched over their grid.",
     r"P_{(i, j)} = [\, \sin j\omega,\; \cos j\omega,\; \sin i\omega,\; \cos i\omega \,], \qquad "
     r"\omega_t = 10000^{-t / (D / 4)}, \quad t = 0, \dots, \frac{D}{4} - 1",
     (sine_positions,),
@@ -145,15 +147,15 @@ FREE_QUERIES = Equation(
     (FreeQueries,),
 )
 C_ABSTRACTOR = Equation(
-    "**Connector: a C-Abstractor.** Convolutions before and after the grid is pooled to K cells; P are learned places, "
-    "the MLP has SiLU.",
+    "**Connector: a C-Abstractor.** Convolutions before and after the grid is pooled to K cells; P are learned "
+    "places, the MLP has SiLU.",
     r"Z = \operatorname{MLP}\left(\operatorname{Conv}_2\left(\operatorname{pool}_{\sqrt{K} \times \sqrt{K}}"
     r"\left(\operatorname{Conv}_1(X + P)\right)\right)\right)",
     (CAbstractor,),
 )
 BOTTLENECK = Equation(
-    "**A block of Conv:** mix the channels (1x1), look at the 3x3 neighbours channel by channel, weigh each channel by a "
-    "gate read off the mean of all places, mix again. N is a LayerNorm over the channels.",
+    "**A block of Conv:** mix the channels (1x1), look at the 3x3 neighbours channel by channel, weigh each channel "
+    "by a gate read off the mean of all places, mix again. N is a LayerNorm over the channels.",
     r"""\begin{split}
     y &= \operatorname{SiLU}\left(N\left(\operatorname{look}_{3 \times 3}\left(
     \operatorname{SiLU}\left(N(x W_1)\right)\right)\right)\right) \\
@@ -163,28 +165,30 @@ BOTTLENECK = Equation(
     (Bottleneck,),
 )
 D_ABSTRACTOR = Equation(
-    "**Connector: a D-Abstractor.** K queries x pass layers of self-attention, of looks at a few points, and of an MLP. They "
-    "start as learned vectors; p, the mean of the features around each, is added wherever they look from.",
+    "**Connector: a D-Abstractor.** K queries x pass layers of self-attention, of looks at a few points, and of an "
+    "MLP. They start as learned vectors; p, the mean of the features around each, is added wherever they look from.",
     r"""\begin{split}
-    x &\leftarrow \operatorname{LN}\left(x + \operatorname{Attn}(x + p,\; \text{keys } x + p,\; \text{values } x)\right) \\
+    x &\leftarrow \operatorname{LN}\left(x + \operatorname{Attn}(x + p,\; \text{keys } x + p,\;
+    \text{values } x)\right) \\
     x &\leftarrow \operatorname{LN}\left(x + \operatorname{Deform}(x + p, X)\right) \\
     x &\leftarrow \operatorname{LN}\left(x + \operatorname{MLP}(x)\right)
     \end{split}""",
     (DAbstractor.forward, DeformableLayer.forward),
 )
 DEFORMABLE = Equation(
-    "**Looks at points.** Around its learned place r, a query reads the values at a few points in each head h, between "
-    "patches too. Offsets Δ (in patches; G are the grid's sides) and weights A come from the query alone.",
+    "**Looks at points.** Around its learned place r, a query reads the values at a few points in each head h, "
+    "between patches too. Offsets Δ (in patches; G are the grid's sides) and weights A come from the query alone.",
     r"""\begin{split}
-    \left[\Delta_{kh1}, \dots\right] &= q_k W_\Delta + b_\Delta, \qquad A_{kh} = \operatorname{softmax}(q_k W_A + b_A)_h \\
+    \left[\Delta_{kh1}, \dots\right] &= q_k W_\Delta + b_\Delta, \qquad
+    A_{kh} = \operatorname{softmax}\left((q_k W_A + b_A)_h\right) \\
     \operatorname{Deform}(q, X)_k &= \left[ \sum_{p} A_{khp}\; V_h\left(r_k + \frac{\Delta_{khp}}{G}\right)
     \right]_{h} W_o + b_o, \qquad V = X W_v + b_v
     \end{split}""",
     (DeformableAttention.forward, DeformableAttention._look),
 )
 CONTEXT = Equation(
-    "**The context token.** Queries A of a Q-Former, which have read the question, attend to the patches as they are; "
-    "the mean of what they found is one token.",
+    "**The context token.** Queries A of a Q-Former, which have read the question, attend to the patches as they "
+    "are; the mean of what they found is one token.",
     r"""\begin{split}
     E &= \operatorname{softmax}\left(\frac{(A W_q + b_q)(X W_k + b_k)^\top}{\sqrt{D_v}}\right) X \\
     z_1 &= \left(\frac{1}{|A|} \sum_a E_a\right) W + b
@@ -192,14 +196,14 @@ CONTEXT = Equation(
     (ContextContent.forward, ContextContent._attend),
 )
 CONTENT = Equation(
-    "**The content tokens** are means over the cells C of a coarse grid of n x n, after an MLP: K = 1 + n², and n = 1 for "
-    "a picture of a video.",
+    "**The content tokens** are means over the cells C of a coarse grid of n x n, after an MLP: K = 1 + n², and n = "
+    "1 for a picture of a video.",
     r"z_{1+k} = \operatorname{MLP}\left(\frac{1}{|C_k|} \sum_{n \in C_k} x_n\right)",
     (ContextContent._pool,),
 )
 GLU = Equation(
-    "**Connector: a gated MLP between two tags.** Every patch passes a linear map, a norm and a gated MLP; two learned "
-    "vectors say where a picture begins and ends: K = N + 2.",
+    "**Connector: a gated MLP between two tags.** Every patch passes a linear map, a norm and a gated MLP; two "
+    "learned vectors say where a picture begins and ends: K = N + 2.",
     r"""\begin{split}
     H &= \operatorname{GELU}\left(\operatorname{LN}(X W)\right) \\
     Z &= [\, z_{\text{begin}};\; \operatorname{GatedMLP}(H);\; z_{\text{end}} \,]

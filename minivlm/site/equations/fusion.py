@@ -1,6 +1,11 @@
 """Equations of how visual tokens meet the decoder, other than by standing among its words."""
 
-from minivlm.fusion.cross_attention import FlamingoCrossAttention, GatedCrossAttention, GatedLayer, IdeficsCrossAttention
+from minivlm.fusion.cross_attention import (
+    FlamingoCrossAttention,
+    GatedCrossAttention,
+    GatedLayer,
+    IdeficsCrossAttention,
+)
 from minivlm.fusion.experts import divided, run
 from minivlm.fusion.multiway import Multiway
 from minivlm.fusion.visual_expert import VisualExpert
@@ -15,8 +20,9 @@ _GATED = r"""\begin{split}
     \end{split}"""
 _GATES = "The gates α and β start at 0: at first the decoder says what it said without pictures."
 FLAMINGO_LAYERS = Equation(
-    f"**Fusion: gated cross attention.** Before the last of every few blocks of the decoder stands a layer in which words "
-    f"look at the visual tokens Z, which are no part of the sequence. {_GATES} Norms are LayerNorms, the MLP has GELU.",
+    "**Fusion: gated cross attention.** Before the last of every few blocks of the decoder stands a layer in which "
+    f"words look at the visual tokens Z, which are no part of the sequence. {_GATES} Norms are LayerNorms, the MLP "
+    "has GELU.",
     _GATED,
     (GatedLayer, FlamingoCrossAttention),
 )
@@ -27,14 +33,15 @@ IDEFICS_LAYERS = Equation(
     (GatedLayer, IdeficsCrossAttention),
 )
 LATEST_PICTURE = Equation(
-    "**Who sees what.** A word at place i looks at the K tokens of the latest picture m that has begun, and at no other; "
-    "before the first picture it looks at nothing.",
+    "**Who sees what.** A word at place i looks at the K tokens of the latest picture m that has begun, and at no "
+    "other; before the first picture it looks at nothing.",
     r"M_{i, (m, k)} = \begin{cases} 0 & m = \text{latest}(i) \\ -\infty & \text{else} \end{cases}",
     (GatedCrossAttention._mask,),
 )
 VISUAL_EXPERTS = Equation(
-    "**Fusion: visual experts.** Patches V pass maps of their own (queries, keys, values, output, MLP), which start as "
-    "copies of the words'. All meet in one causal attention, and share the norms. Patches of a picture are told one place.",
+    "**Fusion: visual experts.** Patches V pass maps of their own (queries, keys, values, output, MLP), which start "
+    "as copies of the words'. All meet in one causal attention, and share the norms. Patches of a picture are told "
+    "one place.",
     r"""\begin{split}
     (q_i, k_i, v_i) &= \begin{cases} \tilde{x}_i W^{V} & i \in V \\ \tilde{x}_i W^{T} & \text{else} \end{cases},
     \qquad \tilde{x} = \operatorname{Norm}(x) \\
@@ -56,7 +63,8 @@ MULTIWAY = Equation(
 )
 DEPTHS = Equation(
     "**Depths.** In every second block a router scores each of L places. The block f works on the share c with the "
-    "highest scores, P, among themselves; all others pass by unchanged. The score multiplies what f adds, and so learns.",
+    "highest scores, P, among themselves; all others pass by unchanged. The score multiplies what f adds, and so "
+    "learns.",
     r"""\begin{split}
     r_i &= x_i \cdot w \\
     P &= \text{the } \lceil c L \rceil \text{ places of the highest } r_i \\
@@ -65,8 +73,9 @@ DEPTHS = Equation(
     (Router.forward, highest, on_picked, Depths._routed),
 )
 GUESS = Equation(
-    "**Without looking ahead.** Whether a score is among the highest depends on later places. So a small MLP learns to "
-    "guess it of each place alone, moving nothing else; while answering, a place is picked if its guess is above 0.",
+    "**Without looking ahead.** Whether a score is among the highest depends on later places. So a small MLP learns "
+    "to guess it of each place alone, moving nothing else; while answering, a place is picked if its guess is above "
+    "0.",
     r"""\begin{split}
     g_i &= \operatorname{MLP}(x_i), \qquad p_i = \begin{cases} 1 & i \in P \\ 0 & \text{else} \end{cases} \\
     \mathcal{L}_{\text{aside}} &= -\frac{1}{L} \sum_i \left( p_i \log \sigma(g_i)
@@ -75,8 +84,8 @@ GUESS = Equation(
     (PredictingRouter.guess, Router.surprise),
 )
 CELLS = Equation(
-    "**Boxes as words.** A picture is a grid of S x S cells, S = 32, each with a word of its own. A box from (l, t) to "
-    "(r, b), as shares of the sides, is the two cells of its upper left and lower right corners.",
+    "**Boxes as words.** A picture is a grid of S x S cells, S = 32, each with a word of its own. A box from (l, t) "
+    "to (r, b), as shares of the sides, is the two cells of its upper left and lower right corners.",
     r"""\begin{split}
     \text{first} &= \lfloor t S \rfloor\, S + \lfloor l S \rfloor \\
     \text{last} &= (\lceil b S \rceil - 1)\, S + \lceil r S \rceil - 1
