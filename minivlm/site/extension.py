@@ -4,7 +4,7 @@ links from the lessons to the glossary."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from docutils import nodes
 from latex2mathml.converter import convert
@@ -35,11 +35,11 @@ class GlossaryLinks(SphinxPostTransform):
     def run(self, **_) -> None:
         if not self.env.docname.startswith(LESSONS):
             return
-        terms = {name.lower() for kind, name in self.env.domains.standard_domain.objects if kind == "term"}
+        terms = [name.lower() for kind, name in self.env.domains.standard_domain.objects if kind == "term"]
+        words, unused = _either(terms), set(terms)
         for text in list(self.document.findall(nodes.Text)):
             if not any(isinstance(parent, _OTHERWISE) for parent in _parents(text)):
-                pieces = list(_linked(text, terms, self.env.docname))
-                text.parent.replace(text, pieces)
+                text.parent.replace(text, list(_linked(text, words, unused, self.env.docname)))
 
 
 def _parents(node: nodes.Node) -> Iterator[nodes.Node]:
@@ -48,20 +48,22 @@ def _parents(node: nodes.Node) -> Iterator[nodes.Node]:
         yield node
 
 
-def _linked(text: nodes.Text, terms: set[str], page: str) -> Iterator[nodes.Node]:
-    """The pieces of a text: as it was, or a link. What is linked is taken out of `terms`."""
-    while terms:
-        words = "|".join(re.escape(term) for term in sorted(terms, key=len, reverse=True))
-        found = re.search(rf"(?<![\w-])({words})s?(?![\w-])", text, re.IGNORECASE)
-        if found is None:
-            break
-        before, after = text[: found.start()], text[found.end() :]
-        if before:
-            yield nodes.Text(before)
-        yield _link(found[0], found[1].lower(), page)
-        terms.remove(found[1].lower())
-        text = nodes.Text(after)
-    yield text
+def _either(terms: Iterable[str]) -> re.Pattern[str]:
+    """Any of these, or its plural, as words of their own; of those that begin alike, the longest."""
+    longest = sorted(terms, key=len, reverse=True)
+    return re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, longest))})s?(?![\w-])", re.IGNORECASE)
+
+
+def _linked(text: str, words: re.Pattern[str], unused: set[str], page: str) -> Iterator[nodes.Node]:
+    """The pieces of a text: as it was, or a link. What is linked is taken out of `unused`."""
+    end = 0
+    for found in words.finditer(text):
+        if (term := found[1].lower()) in unused:
+            unused.remove(term)
+            yield nodes.Text(text[end : found.start()])
+            yield _link(found[0], term, page)
+            end = found.end()
+    yield nodes.Text(text[end:])
 
 
 def _link(word: str, term: str, page: str) -> addnodes.pending_xref:

@@ -57,8 +57,10 @@ ALIGNER = Equation(
 )
 POOL = Equation(
     "**Connector: average pooling.** The grid is cut into K cells; a token is the mean of its cell C, after an MLP.",
-    r"\bar{x}_k = \frac{1}{|C_k|} \sum_{n \in C_k} x_n, \qquad "
-    r"z_k = \operatorname{GELU}(\bar{x}_k W_1 + b_1)\, W_2 + b_2",
+    r"""\begin{split}
+    \bar{x}_k &= \frac{1}{|C_k|} \sum_{n \in C_k} x_n \\
+    z_k &= \operatorname{GELU}(\bar{x}_k W_1 + b_1)\, W_2 + b_2
+    \end{split}""",
     (AveragePool,),
 )
 SHUFFLE = Equation(
@@ -84,8 +86,8 @@ INSTRUCT_Q_FORMER = Equation(
     r"""\begin{split}
     \left[Q; T\right] &\leftarrow \operatorname{LN}\left([Q; T] + \operatorname{Attn}([Q; T], [Q; T])\right) \\
     Q &\leftarrow \operatorname{LN}\left(Q + \operatorname{Attn}(Q, X)\right) \\
-    Q &\leftarrow \operatorname{LN}\left(Q + \operatorname{MLP}(Q)\right), \qquad
-    T \leftarrow \operatorname{LN}\left(T + \operatorname{MLP}_T(T)\right) \\
+    Q &\leftarrow \operatorname{LN}\left(Q + \operatorname{MLP}(Q)\right) \\
+    T &\leftarrow \operatorname{LN}\left(T + \operatorname{MLP}_T(T)\right) \\
     Z &= Q W + b
     \end{split}""",
     (QueryBlock.look, ReadingBlock, InstructQFormer),
@@ -133,8 +135,10 @@ PLACED_QUERIES = Equation(
 SINES = Equation(
     "**Places.** The column in the first half of the channels, the row in the second, each by sines and cosines; "
     "for the patches they are stretched over their grid.",
-    r"P_{(i, j)} = [\, \sin j\omega,\; \cos j\omega,\; \sin i\omega,\; \cos i\omega \,], \qquad "
-    r"\omega_t = 10000^{-t / (D / 4)}, \quad t = 0, \dots, \frac{D}{4} - 1",
+    r"""\begin{split}
+    P_{(i, j)} &= [\, \sin j\omega,\; \cos j\omega,\; \sin i\omega,\; \cos i\omega \,] \\
+    \omega_t &= 10000^{-t / (D / 4)}, \quad t = 0, \dots, \frac{D}{4} - 1
+    \end{split}""",
     (sine_positions,),
 )
 FREE_QUERIES = Equation(
@@ -179,10 +183,11 @@ DEFORMABLE = Equation(
     "**Looks at points.** Around its learned place r, a query reads the values at a few points in each head h, "
     "between patches too. Offsets Δ (in patches; G are the grid's sides) and weights A come from the query alone.",
     r"""\begin{split}
-    \left[\Delta_{kh1}, \dots\right] &= q_k W_\Delta + b_\Delta, \qquad
-    A_{kh} = \operatorname{softmax}\left((q_k W_A + b_A)_h\right) \\
+    \left[\Delta_{kh1}, \dots\right] &= q_k W_\Delta + b_\Delta \\
+    A_{kh} &= \operatorname{softmax}\left((q_k W_A + b_A)_h\right) \\
     \operatorname{Deform}(q, X)_k &= \left[ \sum_{p} A_{khp}\; V_h\left(r_k + \frac{\Delta_{khp}}{G}\right)
-    \right]_{h} W_o + b_o, \qquad V = X W_v + b_v
+    \right]_{h} W_o + b_o \\
+    V &= X W_v + b_v
     \end{split}""",
     (DeformableAttention.forward, DeformableAttention._look),
 )

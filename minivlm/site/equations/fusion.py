@@ -55,8 +55,8 @@ MULTIWAY = Equation(
     "A for places of a picture and B for words. Patches all see one another, words see what came before.",
     r"""\begin{split}
     m(i) &= \begin{cases} A & i \in V \\ B & \text{else} \end{cases} \\
-    x_i &\leftarrow x_i + \operatorname{head}(q, k, v)_i\, W_o^{m(i)}, \qquad
-    (q_i, k_i, v_i) = \operatorname{LN}^{m(i)}(x_i)\, W^{m(i)} \\
+    (q_i, k_i, v_i) &= \operatorname{LN}^{m(i)}(x_i)\, W^{m(i)} \\
+    x_i &\leftarrow x_i + \operatorname{head}(q, k, v)_i\, W_o^{m(i)} \\
     x_i &\leftarrow x_i + \operatorname{MLP}^{m(i)}\left(\operatorname{LN}^{m(i)}(x_i)\right)
     \end{split}""",
     (Multiway, run, divided),

@@ -46,11 +46,12 @@ MMV_GRAPH = Equation(
     "**Two spaces.** Pictures and sounds (F, S) meet in the fine space. From there one map leads on to the coarse "
     "space, where texts are (T, the strongest word in each channel). All five vectors are then brought to length 1.",
     r"""\begin{split}
-    u^f &= \operatorname{BN}\left(\operatorname{ReLU}\left(\operatorname{BN}(F W_1 + b_1)\right) W_2\right), \qquad
-    a^f = S\, W_a + b_a \\
-    u^c &= \operatorname{BN}\left(\operatorname{ReLU}(u^f)\, W_c + b_c\right), \qquad
-    a^c = \operatorname{BN}\left(\operatorname{ReLU}(a^f)\, W_c + b_c\right) \\
-    t^c &= T\, W_t + b_t, \qquad T = \max_{l} \operatorname{ReLU}(w_l W_w + b_w)
+    u^f &= \operatorname{BN}\left(\operatorname{ReLU}\left(\operatorname{BN}(F W_1 + b_1)\right) W_2\right) \\
+    a^f &= S\, W_a + b_a \\
+    u^c &= \operatorname{BN}\left(\operatorname{ReLU}(u^f)\, W_c + b_c\right) \\
+    a^c &= \operatorname{BN}\left(\operatorname{ReLU}(a^f)\, W_c + b_c\right) \\
+    t^c &= T\, W_t + b_t \\
+    T &= \max_{l} \operatorname{ReLU}(w_l W_w + b_w)
     \end{split}""",
     (MLPHead, FineAndCoarse, BagOfWords.forward),
 )
@@ -59,8 +60,8 @@ MMV_LOSS = Equation(
     "likely ones. Pictures with sounds (K = 1) and pictures with texts are added; sounds and texts never meet. τ is "
     "0.07.",
     r"""\begin{split}
-    P_i &= \sum_k e^{u_i \cdot v_{ik} / \tau}, \qquad
-    R_i = \sum_{j \ne i} \sum_k \left( e^{u_i \cdot v_{jk} / \tau} + e^{u_j \cdot v_{ik} / \tau} \right) \\
+    P_i &= \sum_k e^{u_i \cdot v_{ik} / \tau} \\
+    R_i &= \sum_{j \ne i} \sum_k \left( e^{u_i \cdot v_{jk} / \tau} + e^{u_j \cdot v_{ik} / \tau} \right) \\
     \mathcal{L} &= -\frac{1}{B} \sum_{i=1}^{B} \log \frac{P_i}{P_i + R_i}
     \end{split}""",
     (nce_loss,),

@@ -12,8 +12,8 @@ TILES = Equation(
     "h x w survive; of equals, the one with the least empty room. The encoder reads the whole, squashed to a tile, "
     "and each tile of the canvas.",
     r"""\begin{split}
-    s(H, W) &= \min\left(\frac{H}{h}, \frac{W}{w}\right), \qquad
-    k(H, W) = \min\left(\lfloor h s \rfloor \lfloor w s \rfloor,\; h w\right) \\
+    s(H, W) &= \min\left(\frac{H}{h}, \frac{W}{w}\right) \\
+    k(H, W) &= \min\left(\lfloor h s \rfloor \lfloor w s \rfloor,\; h w\right) \\
     (H, W)^{*} &= \underset{H, W}{\operatorname{argmax}} \left( k,\; k - H W \right) \\
     X &= [\, X_{\text{whole}};\; X_{\text{canvas}} \,]
     \end{split}""",
@@ -42,7 +42,8 @@ TWO_ENCODERS = Equation(
     r"""\begin{split}
     X_s &= \operatorname{Conv}_2\left(\operatorname{Conv}_1\left(\operatorname{resize}\left(
     \operatorname{neck}_1(A) + \alpha \operatorname{neck}_2(B)\right)\right)\right) \\
-    X &= [\, X_s,\; X_l \,], \qquad X_l = \operatorname{SigLIP}(\text{the picture, small})
+    X &= [\, X_s,\; X_l \,] \\
+    X_l &= \operatorname{SigLIP}(\text{the picture, small})
     \end{split}""",
     (Hybrid.features, Hybrid.high_features, Neck),
 )
