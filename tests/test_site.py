@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from html import unescape
 from pathlib import Path
@@ -25,6 +25,8 @@ from minivlm.site.links import broken
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 HELPERS = {f"minivlm.{name}" for name in "attention fusion.interleave language.routed language.grounding".split()}
 STEPS = {step.math: step for steps in (*EQUATIONS.values(), SHARED) for step in steps}
+
+quietly = pytest.mark.filterwarnings("ignore:.*Sphinx API")  # MyST uses what a later Sphinx will not have
 
 
 def absent(what: str) -> None:
@@ -203,6 +205,46 @@ def test_only_a_folder_that_is_empty_or_an_earlier_site_is_written_into(tmp_path
     with pytest.raises(ValueError, match="holds something else"):
         building.build(NOTEBOOKS, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "all my work"
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
+    """Builds a site of one page of that text, always in the same folder."""
+    needs("sphinx")
+
+    def make(text: str) -> Path:
+        def gather(notebooks: Path, into: Path) -> None:
+            (into / "conf.py").write_text("extensions = ['myst_parser']\nhtml_theme = 'basic'")
+            (into / "index.md").write_text(f"# A page\n\n{text}")
+
+        monkeypatch.setattr(building, "gather", gather)
+        return building.build(NOTEBOOKS, tmp_path / "out")
+
+    return make
+
+
+@quietly
+def test_an_earlier_site_is_replaced_whole(make: Callable[..., Path], tmp_path: Path):
+    make("first")
+    (tmp_path / "out" / "old.html").touch()
+    index = make("second")
+    assert index == tmp_path / "out" / "index.html" and "second" in index.read_text(encoding="utf-8")
+    assert not (tmp_path / "out" / "old.html").exists()
+
+
+@quietly
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("[of Sphinx](gone.md)", "were not made"),
+        ('<a href="gone.html">of ours</a>', "index.html: 'gone.html' leads nowhere"),
+    ],
+)
+def test_a_fault_stops_the_build_and_leaves_the_earlier_site(fault: str, told: str, make: Callable[..., Path]):
+    before = make("all is well")
+    with pytest.raises(RuntimeError, match=told):
+        make(fault)
+    assert "all is well" in before.read_text(encoding="utf-8")
 
 
 def test_a_folder_without_lessons_is_refused(tmp_path: Path):

@@ -14,7 +14,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.writers.html5 import HTML5Translator
 
 LESSONS = "lessons/"
-_OTHERWISE = (nodes.title, nodes.literal, nodes.literal_block, nodes.reference, nodes.strong, addnodes.pending_xref)
+_OTHERWISE = (nodes.title, nodes.literal, nodes.literal_block, nodes.reference, nodes.Admonition, addnodes.pending_xref)
+_OTHERWISE += (nodes.strong, nodes.emphasis)  # a word that is explained where it stands, the title of a paper
 
 
 def inline(translator: HTML5Translator, node: nodes.math) -> None:

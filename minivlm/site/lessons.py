@@ -70,7 +70,7 @@ def _html(text: str) -> NotebookNode:
 def _picture(file: Path, alt: str) -> str:
     """A picture that opens in full size."""
     address = f"../{file.parent.name}/{file.name}"
-    return f'<a class="picture" href="{address}"><img alt="{html.escape(alt)}" src="{address}" loading="lazy"></a>'
+    return f'<a class="picture" href="{address}"><img alt="{html.escape(alt)}" src="{address}"></a>'
 
 
 def _explorer(told: str) -> str:

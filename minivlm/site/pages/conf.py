@@ -8,7 +8,7 @@ language = "en"
 extensions = ["myst_nb", "minivlm.site.extension"]
 
 nb_execution_mode = "off"
-nb_merge_streams = True
+nb_render_markdown_format = "myst"  # with tables
 nb_mime_priority_overrides = [("html", "text/markdown", 5)]  # `source` shows both, and means the Markdown
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 
