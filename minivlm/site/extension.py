@@ -14,8 +14,9 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.writers.html5 import HTML5Translator
 
 LESSONS = "lessons/"
-_OTHERWISE = (nodes.title, nodes.literal, nodes.literal_block, nodes.reference, nodes.Admonition, addnodes.pending_xref)
-_OTHERWISE += (nodes.strong, nodes.emphasis)  # a word that is explained where it stands, the title of a paper
+# Words that are no running text: headings, code, links, notes; those explained where they stand, and titles of papers.
+_OTHERWISE = (nodes.title, nodes.literal, nodes.literal_block, nodes.reference, addnodes.pending_xref)
+_OTHERWISE += (nodes.Admonition, nodes.strong, nodes.emphasis)
 
 
 def inline(translator: HTML5Translator, node: nodes.math) -> None:
