@@ -129,7 +129,9 @@ def test_every_design_has_equations():
     assert list(EQUATIONS) == list(DESIGNS)
     for name, design in DESIGNS.items():
         told = " ".join(step.says for step in EQUATIONS[name])
-        assert ("Fusion: interleaved" in told) <= design.fusion.startswith("interleaved"), name
+        assert ("Fusion: interleaved" in told) == design.fusion.startswith("interleaved"), name
+        assert ("Newlines" in told) == ("newline" in design.fusion), name
+        assert ("Depths" in told and "Without looking ahead" in told) == name.endswith("mod"), name
         assert ("Fusion: gated cross" in told) == (design.fusion == "gated cross attention"), name
 
 
@@ -179,6 +181,7 @@ def test_the_table_has_every_design_with_its_parts_and_its_costs(pages: dict[str
     for row, design in zip(rows, DESIGNS.values(), strict=True):
         assert row[1:5] == [str(design.year), design.vision, design.connector, design.fusion]
         assert design.paper in row[8] and design.paper.split(":")[-1] in re.search(r"\(https://(.+)\)", row[8])[1]
+    assert "\n| --- | ---: | --- | --- | --- | ---: | ---: | ---: | --- |\n" in pages["index"]
     by_name = dict(zip(DESIGNS, rows, strict=True))
     assert by_name["llava_next"][5] == "2,928"
     assert by_name["llava15"][5:8] == ["576", "336x336", "7.06\N{NO-BREAK SPACE}B"]

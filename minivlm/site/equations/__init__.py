@@ -40,5 +40,5 @@ EQUATIONS: dict[str, tuple[Equation, ...]] = {
     "fuyu": (v.RAW_PATCHES, c.LINEAR, c.NEWLINES, INTERLEAVED),
     "otterhd": (v.RAW_PATCHES, c.LINEAR, c.NEWLINES, INTERLEAVED),
     "mod": (c.MLP, INTERLEAVED, f.DEPTHS, f.GUESS),
-    "fuyu_mod": (v.RAW_PATCHES, c.LINEAR, c.NEWLINES, f.DEPTHS, f.GUESS),
+    "fuyu_mod": (v.RAW_PATCHES, c.LINEAR, c.NEWLINES, INTERLEAVED, f.DEPTHS, f.GUESS),
 }
