@@ -302,9 +302,11 @@ def test_the_first_use_of_a_term_leads_to_the_glossary():
 
     from minivlm.site.extension import _either, _linked
 
-    terms = ["token", "visual token", "map", "query"]
-    text, unused = "Each Visual tokens' maps, a non-map, mapping; a visual token, one map.", set(terms)
-    pieces = list(_linked(text, _either(terms), unused, "lessons/x"))
+    terms = ["token", "visual token", "attention", "attention map", "map", "query"]
+    text = "A non-map, mapping: Visual tokens' attention maps; attention, a visual token, one map, two maps."
+    unused = set(terms)
+    pieces = list(_linked(Text(text), _either(terms), unused, "lessons/x"))
     links = [(piece["reftarget"], piece.astext()) for piece in pieces if not isinstance(piece, Text)]
-    assert links == [("visual token", "Visual tokens"), ("map", "maps")] and unused == {"token", "query"}
+    firsts = [("visual token", "Visual tokens"), ("attention map", "attention maps"), ("attention",) * 2, ("map",) * 2]
+    assert links == firsts and unused == {"token", "query"}
     assert "".join(piece.astext() for piece in pieces) == text
