@@ -13,6 +13,7 @@ import tiny
 from test_site import NOTEBOOKS, absent, needs
 
 from minivlm.designs import DESIGNS
+from minivlm.site.equations import EQUATIONS
 from minivlm.site.links import Page, broken
 
 WIDE, NARROW = {"width": 1400, "height": 1000}, {"width": 390, "height": 844}
