@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 LLAVA = [
@@ -75,3 +75,8 @@ def old(key: str, rules: list[tuple[str, str]]) -> str:
         if re.match(pattern, key):
             return re.sub(rf"^{pattern}", name, key)
     return key
+
+
+def taken(path: Path) -> dict[str, Tensor]:
+    """All of a file's tensors, in memory of their own."""
+    return {key: value.clone() for key, value in load_file(path).items()}

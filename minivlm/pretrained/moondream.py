@@ -92,12 +92,15 @@ def _vision(state: State) -> Any:
 
 def _language(state: State, told: dict[str, Any]) -> PhiConfig:
     vocab_size, width = _shape(state, "language.embedding.weight")
+    text = told.get("text_config", {})
+    heads = text.get("n_head", 32)
     return PhiConfig(
         vocab_size,
         width=width,
         depth=_depth(state, "language."),
-        heads=told.get("text_config", {}).get("n_head", 32),
+        heads=heads,
         mlp_width=_shape(state, "language.blocks.0.mlp.up.weight")[0],
+        rotary_share=text.get("rotary_dim", 32) / (width // heads),
     )
 
 
