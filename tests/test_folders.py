@@ -3,7 +3,14 @@ is not whole, not ours or not safe is refused by name."""
 
 from __future__ import annotations
 
+import json
+import pickle
+import resource
+import shutil
+from pathlib import Path
+
 import pytest
+import references
 import saved
 import test_decoders
 import test_fuyu
@@ -14,8 +21,13 @@ import test_parity
 import test_qformer
 import test_tiles
 import test_variable
+import torch
+from references import words
+from torch import nn
 
-from minivlm import load
+from minivlm import Batch, load, published, save
+from minivlm.pretrained.empty import weightless
+from minivlm.pretrained.layouts import in_memory
 
 pytestmark = pytest.mark.usefixtures("no_graph")
 
@@ -71,3 +83,170 @@ def test_a_saved_model_computes_what_it_computed(road, layout, monkeypatch, tmp_
     monkeypatch.setattr(module, "from_transformers", through_a_folder)
     compare()
     assert opened and not opened[-1].training
+
+
+# --- number types, devices, memory ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    return saved.write(references.llava(), tmp_path_factory.mktemp("llava") / "folder", "today")
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_number_type_becomes_the_one_asked_for(stored, tmp_path):
+    theirs = references.llava().to(stored)
+    folder = saved.write(theirs, tmp_path, "today")
+    for asked in (torch.float32, torch.bfloat16):
+        ours = load(folder, "cpu", asked)
+        assert {value.dtype for value in ours.state_dict().values()} == {asked}
+        wanted = theirs.model.language_model.norm.weight.to(asked)
+        assert torch.equal(ours.language.final_norm.weight, wanted)
+
+
+def test_weights_are_views_of_their_file_until_they_are_looked_at(llava):
+    """Nothing is copied that is in the type asked for, and what is learned never reaches the file."""
+    ours, again = load(llava, "cpu"), load(llava, "cpu")
+    files = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if str(llava) in line]
+    assert set(files) == {str(path) for path in llava.glob("*.safetensors")}
+    weight = ours.connector[0].weight
+    weight += 1.0
+    assert torch.equal(weight, again.connector[0].weight + 1.0)
+    assert torch.equal(load(llava, "cpu").connector[0].weight, again.connector[0].weight)
+
+
+def test_nothing_is_allocated_for_weights_before_they_come():
+    """A published system whose weights are many gigabytes."""
+    before = peak()
+    with weightless():
+        model = published.cogvlm().build()
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert sum(parameter.numel() for parameter in model.parameters()) > 17e9
+    assert peak() - before < 2e9
+    assert model.vision.mean.device.type == "cpu" and nn.Linear(2, 2).weight.device.type == "cpu"
+
+
+def peak() -> int:
+    """Most bytes that this process has had at once."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_a_tied_head_is_one_weight_after_loading(tmp_path):
+    folder = saved.write(references.llama(tie_word_embeddings=True), tmp_path, "today")
+    ours = load(folder, "cpu")
+    assert ours.head.weight is ours.embedding.weight
+
+
+def test_a_loaded_model_learns_and_is_saved(llava, tmp_path):
+    ours = load(llava, "cpu")
+    with torch.enable_grad():
+        ids = words(2, 5)
+        ours.loss(Batch(None, ids, ids)).backward()
+    assert ours.language.embedding.weight.grad.abs().max() > 0
+    save(ours, tmp_path / "ours.safetensors")
+    again = load(tmp_path / "ours.safetensors", "cpu")
+    assert again.config == ours.config
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in ours.state_dict().items())
+
+
+# --- what cannot be opened ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(llava, tmp_path):
+    """A folder as it should be; tests make it worse."""
+    return Path(shutil.copytree(llava, tmp_path / "copy"))
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def test_every_missing_surplus_and_misshapen_weight_is_listed(folder):
+    path = max(shards(folder), key=lambda path: len(saved.taken(path)))
+    state = saved.taken(path)
+    gone, bent = list(state)[:2]
+    del state[gone]
+    saved.put(state | {bent: torch.zeros(1), "language_model.surprise": torch.zeros(1)}, path)
+    index = folder / "model.safetensors.index.json"
+    told = json.loads(index.read_text())
+    del told["weight_map"][gone]
+    index.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="the weights do not fit this LlavaForConditionalGeneration") as error:
+        load(folder, "cpu")
+    names = in_memory([gone, bent], "LlavaForConditionalGeneration")
+    missing, misshapen = names
+    assert f"missing {missing}" in str(error.value) and f"{misshapen} is (1,)" in str(error.value)
+    assert "surplus language_model.surprise" in str(error.value)
+
+
+def test_two_names_for_one_weight_are_refused(folder):
+    name = "language_model.model.norm.weight"
+    path = next(path for path in shards(folder) if name in saved.taken(path))
+    state = saved.taken(path)
+    saved.put(state | {name.replace("language_model.model.", "model.language_model."): state[name]}, path)
+    with pytest.raises(ValueError, match="two names for the same weight"):
+        load(folder, "cpu")
+
+
+def test_a_folder_that_is_half_downloaded(folder):
+    first, *others = shards(folder)
+    first.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"1 of {len(others) + 1} files are missing \({first.name}\)"):
+        load(folder, "cpu")
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(FileNotFoundError, match="half downloaded"):
+        load(folder, "cpu")
+
+
+def test_an_index_that_promises_more_than_there_is(folder):
+    index = folder / "model.safetensors.index.json"
+    told = json.loads(index.read_text())
+    told["weight_map"]["promised.weight"] = shards(folder)[0].name
+    index.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="weights that its files do not hold: promised.weight"):
+        load(folder, "cpu")
+
+
+@pytest.mark.parametrize("kept", [100, -100])
+def test_a_file_that_is_cut_off(folder, kept):
+    path = shards(folder)[0]
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=f"{path.name} is not a whole safetensors file"):
+        load(folder, "cpu")
+
+
+def test_a_configuration_that_is_cut_off(folder):
+    (folder / "config.json").write_text((folder / "config.json").read_text()[:50])
+    with pytest.raises(ValueError, match="config.json is not whole"):
+        load(folder, "cpu")
+
+
+def test_pickles_are_never_opened(folder):
+    for path in [*shards(folder), folder / "model.safetensors.index.json"]:
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="holds no weights"):
+        load(folder, "cpu")
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ValueError, match=r"only as pickles \(pytorch_model.bin\)"):
+        load(folder, "cpu")
+
+
+class Trap:
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was opened",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(architectures=["Qwen2VLForConditionalGeneration"]), "holds Qwen2VLForConditionalGeneration; there are: "),
+        (dict(architectures=None, model_type="bert"), "a model of type 'bert' that does not name its class"),
+        (dict(vision_feature_select_strategy="full"), "vision_feature_select_strategy 'full'"),
+    ],
+)
+def test_what_is_not_ours_is_refused_by_name(folder, changes, said):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=said):
+        load(folder, "cpu")
