@@ -47,6 +47,7 @@ from minivlm.model import VLM, VLMConfig
 from minivlm.pretrained.folders import open_published
 from minivlm.pretrained.hub import is_published
 from minivlm.pretrained.keys import load_exactly
+from minivlm.pretrained.writing import write_like
 from minivlm.runtime import pick_device
 from minivlm.vision.film import FilmConfig
 from minivlm.vision.hybrid import HybridConfig
@@ -74,15 +75,22 @@ _CONFIGS = {
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
-def save(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -> None:
+def save(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None, like: str | Path | None = None) -> None:
     """Write `model` and its configuration to one safetensors file, whole or not at all. `dtype` None: each weight's.
-    ValueError for a decoder with adapters, of which the configuration knows nothing."""
+
+    With `like`, the folder of a published system or its name on the hub, `path` becomes a folder that transformers
+    opens: the model must be of that configuration, and what `like` has beside weights (tokenizer, processor) comes
+    along. ValueError for a decoder with adapters, of which the configuration knows nothing, and as of `write_like`.
+    """
     if any(".lora_" in name for name, _ in model.named_parameters()):
         raise ValueError("a model with adapters cannot be saved: its configuration builds a decoder without them")
+    kept = model.state_dict() if like else remembered(model)
     weights = {
         key: value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype).contiguous()
-        for key, value in remembered(model).items()
+        for key, value in kept.items()
     }
+    if like:
+        return write_like(weights, model.config, Path(path), like)
     with whole(Path(path)) as unfinished:
         save_file(weights, unfinished, metadata={"minivlm": json.dumps(_to_dict(model.config))})
 
