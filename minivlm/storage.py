@@ -44,7 +44,10 @@ from minivlm.language.opt import OPTConfig
 from minivlm.language.persimmon import PersimmonConfig
 from minivlm.language.phi import PhiConfig
 from minivlm.model import VLM, VLMConfig
+from minivlm.pretrained.folders import open_published
+from minivlm.pretrained.hub import is_published
 from minivlm.pretrained.keys import load_exactly
+from minivlm.pretrained.writing import write_like
 from minivlm.runtime import pick_device
 from minivlm.vision.film import FilmConfig
 from minivlm.vision.hybrid import HybridConfig
@@ -72,15 +75,22 @@ _CONFIGS = {
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
-def save(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -> None:
+def save(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None, like: str | Path | None = None) -> None:
     """Write `model` and its configuration to one safetensors file, whole or not at all. `dtype` None: each weight's.
-    ValueError for a decoder with adapters, of which the configuration knows nothing."""
+
+    With `like`, the folder of a published system or its name on the hub, `path` becomes a folder that transformers
+    opens: the model must be of that configuration, and what `like` has beside weights (tokenizer, processor) comes
+    along. ValueError for a decoder with adapters, of which the configuration knows nothing, and as of `write_like`.
+    """
     if any(".lora_" in name for name, _ in model.named_parameters()):
         raise ValueError("a model with adapters cannot be saved: its configuration builds a decoder without them")
+    kept = model.state_dict() if like else remembered(model)
     weights = {
         key: value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype).contiguous()
-        for key, value in remembered(model).items()
+        for key, value in kept.items()
     }
+    if like:
+        return write_like(weights, model.config, Path(path), like)
     with whole(Path(path)) as unfinished:
         save_file(weights, unfinished, metadata={"minivlm": json.dumps(_to_dict(model.config))})
 
@@ -94,18 +104,30 @@ def whole(path: Path) -> Iterator[Path]:
     os.replace(unfinished, path)
 
 
-def load(path: str | Path, device: str | torch.device | None = None) -> nn.Module:
-    """The model that `save` wrote, in float32 and ready to be asked.
+def load(
+    path: str | Path,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+) -> nn.Module:
+    """A model ready to be asked, on `device` (default: the best there is) in `dtype`: of a file that `save` wrote, of a
+    folder of a published system, of a name on the Hugging Face hub ("llava-hf/llava-1.5-7b-hf"; `revision`: a branch,
+    tag or commit of it), or of open_clip ("open_clip:ViT-B-32/laion2b_s34b_b79k").
 
-    Raises FileNotFoundError, or ValueError for a pickle, a damaged file, a file of another program, or weights that do
-    not fit their configuration; each says what to do.
+    Only safetensors are opened, and weights that are in `dtype` already are not copied. Raises OSError for what is not
+    there (FileNotFoundError, of the hub ConnectionError or PermissionError too), ValueError for pickles, damaged files,
+    files of another program, systems and variants that ours does not compute, or weights that do not fit; each says
+    what to do.
     """
+    device = pick_device(device)
+    if is_published(path):
+        return open_published(path, device, dtype, revision)
     config, state = read(path)
-    with torch.device(pick_device(device)):
+    with torch.device(device):
         model = config.build()
     state |= {key: state[other] for key, other in _tied(model).items() if other in state}
     load_exactly(model, state)
-    return model.eval()
+    return model.to(dtype).eval()
 
 
 def read(path: str | Path) -> tuple[Any, dict[str, torch.Tensor]]:

@@ -14,6 +14,7 @@ from minivlm import mini
 from minivlm.__main__ import main
 from minivlm.bench import report, rivals
 from minivlm.bench.growth import GROWING, Growth, fitted, growth, operations
+from minivlm.bench.loading import Peak, ours, theirs, written
 from minivlm.bench.peak import Share, share_of_peak
 from minivlm.bench.saying import RIVAL, _ratios, saying
 from minivlm.bench.timing import Ratio, alternate, ratio
@@ -182,13 +183,22 @@ def test_a_share_is_of_what_was_measured(monkeypatch):
     assert (made.step, made.peak, made.share) == (pytest.approx(1.0), pytest.approx(2.0), pytest.approx(0.5))
 
 
+def test_both_loaders_open_the_same_folder(tmp_path):
+    folder = written(16, tmp_path)
+    wanted = from_transformers(theirs(folder))
+    opened = ours(folder)
+    assert opened.config == wanted.config
+    assert all(torch.equal(value, opened.state_dict()[key]) for key, value in wanted.state_dict().items())
+
+
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
 def done() -> report.Bench:
     grown = Growth("words", [1, 2, 3], [10**9, 2 * 10**9, 3 * 10**9], [3.0, 5.0, 7.7], 1.0, 2e-9)
     share = Share("a step", 0.02, 0.05, 0.25)
-    return report.Bench("smoke", report.made_on(), [RATIO], [grown], [share], {"captured": "no GPU"})
+    peak = Peak("opening a folder of 9 MB", 9.0, 10.0, 1.1)
+    return report.Bench("smoke", report.made_on(), [RATIO], [grown], [share], {"captured": "no GPU"}, [peak])
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path):
@@ -202,6 +212,7 @@ def test_the_table_says_what_was_measured():
     assert "| a step | ours | 10.0 | theirs | 20.0 | 2.00 | 1.50 to 2.50 | 1.3 |" in table
     assert "1 to 3 words: 1.0 ms + 2.0 ms a GFLOP, off by at most 10%" in table
     assert "40% of 50 GFLOPs a second" in table and "(wanted 25%)" in table
+    assert "opening a folder of 9 MB takes: 9 MB beside transformers' 10 MB, 90% of it (wanted 110% at most)" in table
     assert "Left out: captured (no GPU)." in table
     assert torch.__version__.partition("+")[0] in table and done().machine["date"] in table
 
@@ -211,8 +222,12 @@ def test_the_command_measures_prints_and_keeps_all(tmp_path, capsys, monkeypatch
     main(["bench", "--scale", "smoke", "--out", str(tmp_path)])
     told = capsys.readouterr().out
     kept = json.loads((tmp_path / "bench-smoke.json").read_text(encoding="utf-8"))
-    assert len(kept["ratios"]) == 8 and told.endswith(
-        report.bench_table(report.read(tmp_path / "bench-smoke.json")) + "\n"
+    assert (
+        len(kept["ratios"]) == 9
+        and len(kept["peaks"]) == 1
+        and told.endswith(report.bench_table(report.read(tmp_path / "bench-smoke.json")) + "\n")
     )
+    (peak,), megabytes = kept["peaks"], int(kept["peaks"][0]["what"].split()[-2])
+    assert all(0.5 * megabytes < peak[who] < 5 * megabytes for who in ("ours", "theirs"))
     assert {"compiled training", "saying, compiled", "saying, a batch, compiled"} <= kept["skipped"].keys()
     assert all(f"{one['ratio']:.2f} times as fast as" in told for one in kept["ratios"])

@@ -127,7 +127,6 @@ VARIANTS = {
         "a projector without biases",
     ),
     "llava on a vit": (partial(references.llava, vision=dict(model_type="vit")), "vision tower 'vit'"),
-    "llava on mistral": (partial(references.llava, text=dict(model_type="mistral")), "a sliding window"),
     "llava with two ends": (partial(references.llava, text=dict(eos_token_id=[1, 2])), "no single end id"),
     "open_clip average": (partial(open_clip_model, vision=dict(pool_type="avg")), "pooling 'avg'"),
     "open_clip last word": (partial(open_clip_model, text=dict(pool_type="last")), "text pooling 'last'"),
@@ -154,6 +153,18 @@ def test_other_variants_are_refused(variant):
 def test_other_classes_are_refused_by_name(model):
     with pytest.raises(TypeError, match=f"{type(model).__name__}; known classes: CLIPModel, .*LlamaForCausalLM"):
         from_transformers(model)
+
+
+@torch.no_grad()
+def test_a_window_is_told_and_changes_nothing_within(recwarn):
+    """Of 6 places here, with texts of 6 and of 7 words."""
+    text = dict(model_type="mistral", sliding_window=6)
+    theirs = references.llava(text=text)
+    ours = from_transformers(theirs)
+    assert "looks back 6 places only" in str(recwarn.pop(UserWarning).message)
+    ids = words(2, 7)
+    assert_same(ours(Batch(None, ids[:, :6])).logits, theirs(ids[:, :6]).logits)
+    assert (ours(Batch(None, ids)).logits - theirs(ids).logits).abs().max() > 1e-3
 
 
 def test_open_clip_activations_of_each_tower_are_kept():

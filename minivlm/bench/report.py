@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from minivlm.bench.growth import GROWING, Growth, growth
+from minivlm.bench.loading import Peak, loading
 from minivlm.bench.peak import Share, share_of_peak
 from minivlm.bench.saying import saying
 from minivlm.bench.timing import Ratio
@@ -24,7 +25,8 @@ from minivlm.storage import whole
 @dataclass(frozen=True)
 class Size:
     """How much is done: samples of a step, rounds; scenes whose questions are packed; words said; sizes of what grows;
-    samples of the step whose share of the peak is taken, and the side of the matrices beside it."""
+    samples of the step whose share of the peak is taken, and the side of the matrices beside it; the width of the
+    decoder that is opened from a folder."""
 
     samples: int
     rounds: int
@@ -33,14 +35,15 @@ class Size:
     growing: dict[str, list[int]]
     many: int
     side: int
+    opened: int
 
 
 FEW = {"visual tokens": [4, 16, 64], "frames": [1, 2, 4], "words": [8, 16, 32]}
 ALL = {"visual tokens": [16, 64, 256, 1024], "frames": [1, 4, 16, 64], "words": [16, 64, 256, 1024]}
 SIZES = {
-    "smoke": Size(2, 1, 2, 3, FEW, many=2, side=64),
-    "cpu": Size(32, 9, 16, 32, ALL, many=32, side=1024),
-    "gpu": Size(64, 25, 128, 32, ALL, many=1024, side=8192),
+    "smoke": Size(2, 1, 2, 3, FEW, many=2, side=64, opened=128),
+    "cpu": Size(32, 9, 16, 32, ALL, many=32, side=1024, opened=768),
+    "gpu": Size(64, 25, 128, 32, ALL, many=1024, side=8192, opened=768),
 }
 
 
@@ -54,6 +57,7 @@ class Bench:
     growth: list[Growth]
     shares: list[Share]
     skipped: dict[str, str]
+    peaks: list[Peak] = field(default_factory=list)
 
 
 def bench(scale: str | None = None, folder: str | Path = "runs/bench") -> Bench:
@@ -63,16 +67,18 @@ def bench(scale: str | None = None, folder: str | Path = "runs/bench") -> Bench:
     size, measures = SIZES[scale], _ratios(SIZES[scale], device)
     reasons = {name: _why_not(name, scale, device) for name in measures}
     skipped = {name: reason for name, reason in reasons.items() if reason}
-    ratios = []
-    for name in [name for name in measures if name not in skipped]:
-        for made in measures[name]():
-            ratios.append(made)
-            print(f"{made.what}: {made.ours} {made.ratio:.2f} times as fast as {made.rival}", flush=True)
+    ratios = [_said(made) for name in measures if name not in skipped for made in measures[name]()]
     grown = [growth(what, size.growing[what], size.rounds, device) for what in GROWING]
     shares = [share_of_peak(size.many, size.side, size.rounds, 0.25, device)]
-    done = Bench(scale, made_on(), ratios, grown, shares, skipped)
+    opening, peak = loading(size.opened, size.rounds)
+    done = Bench(scale, made_on(), [*ratios, _said(opening)], grown, shares, skipped, [peak])
     write(done, Path(folder) / f"bench-{scale}.json")
     return done
+
+
+def _said(made: Ratio) -> Ratio:
+    print(f"{made.what}: {made.ours} {made.ratio:.2f} times as fast as {made.rival}", flush=True)
+    return made
 
 
 def _ratios(size: Size, device: str) -> dict[str, Callable[[], Sequence[Ratio]]]:
@@ -115,8 +121,8 @@ def write(done: Bench, path: Path) -> None:
 def read(path: Path) -> Bench:
     """The run that `write` kept there."""
     kept = json.loads(path.read_text(encoding="utf-8"))
-    for name, kind in (("ratios", Ratio), ("growth", Growth), ("shares", Share)):
-        kept[name] = [kind(**one) for one in kept[name]]
+    for name, kind in (("ratios", Ratio), ("growth", Growth), ("shares", Share), ("peaks", Peak)):
+        kept[name] = [kind(**one) for one in kept.get(name, [])]
     return Bench(**kept)
 
 
@@ -152,12 +158,18 @@ def told(done: Bench) -> list[str]:
         f"{one.wanted:.0%})"
         for one in done.shares
     )
+    peaks = [
+        f"The most memory that {one.what} takes: {one.ours:,.0f} MB beside transformers' {one.theirs:,.0f} MB, "
+        f"{one.share:.0%} of it (wanted {one.wanted:.0%} at most)."
+        for one in done.peaks
+    ]
     where = f"{done.machine['device']}, threads: {done.machine['threads']}"
     versions = ", ".join(f"{name} {done.machine[name]}" for name in ("torch", "transformers", "open_clip_torch"))
     left = [f"Left out: {'; '.join(f'{name} ({why})' for name, why in done.skipped.items())}."] if done.skipped else []
     return [
         f"A training step's time against its operations, {grown}.",
         f"A training step's share of what the machine multiplies, {shares}.",
+        *peaks,
         *left,
         f"Scale {done.scale}; {where}, {versions}, {done.machine['date']}.",
     ]

@@ -6,47 +6,14 @@ does the rest. transformers and open_clip are imported only where a model has to
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from minivlm.pretrained.decoders import llama, magneto, opt, persimmon, phi
-from minivlm.pretrained.deepseek import deepseek_vl, deepseek_vl_hybrid
-from minivlm.pretrained.fuyu import fuyu
-from minivlm.pretrained.idefics import idefics
-from minivlm.pretrained.idefics2 import idefics2
-from minivlm.pretrained.keys import State, load_exactly
-from minivlm.pretrained.openclip import open_clip
-from minivlm.pretrained.qformers import blip2, instructblip
-from minivlm.pretrained.towers import clip, clip_vision, siglip, siglip_vision, vit_tower
-from minivlm.pretrained.vlms import kosmos2, llava, llava_next
-
-CONVERTERS: dict[str, Callable[[Any], tuple[Any, State]]] = {
-    "CLIPModel": clip,
-    "CLIPVisionModel": clip_vision,
-    "SiglipModel": siglip,
-    "SiglipVisionModel": siglip_vision,
-    "ViTModel": vit_tower,
-    "LlamaForCausalLM": llama,
-    "OPTForCausalLM": opt,
-    "PhiForCausalLM": phi,
-    "PersimmonForCausalLM": persimmon,
-    "Kosmos2TextForCausalLM": magneto,
-    "LlavaForConditionalGeneration": llava,
-    "LlavaNextForConditionalGeneration": llava_next,
-    "Blip2ForConditionalGeneration": blip2,
-    "InstructBlipForConditionalGeneration": instructblip,
-    "Kosmos2ForConditionalGeneration": kosmos2,
-    "IdeficsForVisionText2Text": idefics,
-    "Idefics2ForConditionalGeneration": idefics2,
-    "DeepseekVLForConditionalGeneration": deepseek_vl,
-    "DeepseekVLHybridForConditionalGeneration": deepseek_vl_hybrid,
-    "FuyuForCausalLM": fuyu,
-    "CLIP": open_clip,
-}
+from minivlm.pretrained.converters import CONVERTERS
+from minivlm.pretrained.keys import load_exactly
 
 
 def from_transformers(model: nn.Module) -> nn.Module:

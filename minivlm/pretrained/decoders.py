@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from minivlm.language.llama import LlamaConfig
@@ -71,7 +72,7 @@ PERSIMMON: Rules = [
 
 
 def llama_config(config: Any) -> LlamaConfig:
-    """Mistral is a Llama if it looks back as far as there is something."""
+    """Mistral is a Llama as far as its window reaches, on shorter texts: a warning says how long those are."""
     refuse("decoder", {f"model type {config.model_type!r}": config.model_type not in ("llama", "mistral")})
     rope = config.rope_parameters
     refuse(
@@ -79,10 +80,16 @@ def llama_config(config: Any) -> LlamaConfig:
         {
             f"rope type {rope['rope_type']!r}": rope["rope_type"] != "default",
             "biases": any(getattr(config, name, False) for name in ("attention_bias", "mlp_bias")),
-            "a sliding window": getattr(config, "sliding_window", None) is not None,
             f"activation {config.hidden_act!r}": config.hidden_act != "silu",
         },
     )
+    window = getattr(config, "sliding_window", None)
+    if window is not None:
+        warnings.warn(
+            f"this decoder looks back {window} places only (sliding_window), ours without limit: both are equal up to "
+            f"{window} places",
+            stacklevel=2,
+        )
     return LlamaConfig(
         config.vocab_size,
         width=config.hidden_size,

@@ -13,6 +13,10 @@ State = dict[str, Tensor]
 Rules = list[tuple[str, str]]  # (regular expression over a whole key of theirs, our key)
 
 WB = r"\.(weight|bias)"
+REST = (
+    r".*",
+    r"\g<0>",
+)  # last of a model's rules: an unknown key keeps its name, to be listed with all that is missing
 _THEIR_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 
 
@@ -37,8 +41,20 @@ def rename(state: Mapping[str, Tensor], rules: Rules, prefix: str = "", into: st
     return renamed
 
 
+def under(theirs: str, rules: Rules, ours: str) -> Rules:
+    """The same rules for keys that begin with `theirs`, a regular expression without groups, and are to begin with
+    `ours`."""
+    return [(theirs + pattern, ours + name) for pattern, name in rules]
+
+
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy `state` into `model`; ValueError listing every missing key, surplus key and differing shape."""
+    check_fit(model, state)
+    model.load_state_dict(state)
+
+
+def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """ValueError listing every key that `model` misses in `state`, every surplus one and every differing shape."""
     wanted = model.state_dict()
     problems = [f"missing {key}" for key in wanted if key not in state]
     problems += [f"surplus {key}" for key in state if key not in wanted]
@@ -49,7 +65,6 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     ]
     if problems:
         raise ValueError(f"the weights do not fit this {type(model).__name__}:\n  " + "\n  ".join(problems))
-    model.load_state_dict(state)
 
 
 def activation(name: str) -> str:

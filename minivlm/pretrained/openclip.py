@@ -1,16 +1,22 @@
-"""Models of open_clip."""
+"""Models of open_clip: one that is there, one of a folder, and one by its name and the tag of its weights."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from minivlm.contrastive.clip import CLIPConfig, clip_text
-from minivlm.pretrained.keys import WB, Rules, State, activation, refuse, rename, split_packed
+from minivlm.pretrained.files import Weights, json_of
+from minivlm.pretrained.hub import folder_of
+from minivlm.pretrained.keys import WB, Rules, State, activation, check_fit, refuse, rename, split_packed
 from minivlm.pretrained.towers import pair
 from minivlm.vision.vit import clip_vit
 
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 _OPEN_CLIP_LAYERS: Rules = [
     (rf"transformer\.resblocks\.(\d+)\.ln_1{WB}", r"blocks.\1.attention_norm.\2"),
     (rf"transformer\.resblocks\.(\d+)\.attn\.([qkv]){WB}", r"blocks.\1.attention.\2.\3"),
@@ -76,3 +82,46 @@ def open_clip(model: Any) -> tuple[CLIPConfig, State]:
         eos_id=None if model.text_pool_type == "argmax" else model.text_eos_id,
     )
     return ours, state
+
+
+def open_clip_pretrained(name: str) -> tuple[CLIPConfig, State]:
+    """Of a configuration of open_clip and a tag of its weights, "ViT-B-32/laion2b_s34b_b79k". The activation is the one
+    that those weights were trained with. ValueError for a name or a tag that open_clip does not have."""
+    from open_clip import get_model_config, get_pretrained_cfg, list_pretrained_tags_by_model
+
+    model, _, tag = name.partition("/")
+    told, weights = get_model_config(model), get_pretrained_cfg(model, tag)
+    if told is None:
+        raise ValueError(f"open_clip has no configuration {model!r}: see open_clip.list_models()")
+    if not weights:
+        tags = ", ".join(list_pretrained_tags_by_model(model)) or "none"
+        raise ValueError(f"open_clip has no weights {tag!r} for {model}; there are: {tags}")
+    if not weights.get("hf_hub"):
+        raise ValueError(f"open_clip has {tag!r} for {model} only as a pickle, which can run any code when opened")
+    folder = folder_of(weights["hf_hub"].strip("/"), weights=OPEN_CLIP_WEIGHTS)
+    return _read_open_clip({**told, "quick_gelu": weights.get("quick_gelu", False)}, folder)
+
+
+def open_clip_folder(folder: Path) -> tuple[CLIPConfig, State]:
+    """Of a folder as the hub has open_clip's models."""
+    return _read_open_clip(json_of(folder / OPEN_CLIP_CONFIG)["model_cfg"], folder)
+
+
+def _read_open_clip(told: dict[str, Any], folder: Path) -> tuple[CLIPConfig, State]:
+    from open_clip.model import CLIP
+
+    known = {key: value for key, value in told.items() if key not in ("custom_text", "multimodal_cfg")}
+    refuse(
+        "open_clip model",
+        {
+            "text tower in a class of its own": bool(told.get("custom_text")) or "hf_model_name" in told["text_cfg"],
+            "decoder of captions": "multimodal_cfg" in told,
+            "timm tower": "timm_model_name" in told["vision_cfg"],
+        },
+    )
+    with torch.device("meta"):
+        theirs = CLIP(**known).eval()
+    state = dict(Weights(folder, OPEN_CLIP_WEIGHTS))
+    check_fit(theirs, state)
+    theirs.load_state_dict(state, assign=True)
+    return open_clip(theirs)

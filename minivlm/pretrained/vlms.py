@@ -25,7 +25,7 @@ def llava_next(model: Any) -> tuple[VLMConfig, State]:
     ours, state = _llava(model, "vision.tower.")
     canvases = tuple((height, width) for height, width in model.config.image_grid_pinpoints)
     tiles = TilesConfig(ours.vision, canvases, image_size=max(canvases, key=math.prod))
-    state["separators.learned"] = model.model.image_newline.detach()[None]
+    state["separators.learned"] = model.state_dict()["model.image_newline"][None]
     return replace(ours, vision=tiles, separators=Separators(newline=LEARNED, lined_from=1)), state
 
 

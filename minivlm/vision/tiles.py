@@ -10,6 +10,7 @@ patches a tile; a canvas of T tiles gives N for the whole and at most T * N for 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -117,9 +118,15 @@ class Tiles(Vision):
         check_images(images)
         shapes = sizes_of(images, sizes)
         cut = [self.cut(image[:, :height, :width]) for image, (height, width) in zip(images, shapes, strict=True)]
-        states = self.tower.features(torch.cat(cut), layer=layer)[:, -self.config.tower.num_patches :]
+        return self.of_tiles(cut, shapes, layer)
+
+    def of_tiles(
+        self, cut: Sequence[Float[Tensor, "_ 3 H W"]], sizes: Sequence[Size], layer: int | None = None
+    ) -> Float[Tensor, "P N D"]:
+        """The same of pictures that are cut already, each as by `cut`; `sizes`: what they measured before."""
+        states = self.tower.features(torch.cat(list(cut)), layer=layer)[:, -self.config.tower.num_patches :]
         each = states.split([len(tiles) for tiles in cut])
-        return pad_sequence([self._joined(tiles, size) for tiles, size in zip(each, shapes, strict=True)], True)
+        return pad_sequence([self._joined(tiles, size) for tiles, size in zip(each, sizes, strict=True)], True)
 
     def cut(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "tiles 3 H W"]:
         """The whole picture squashed to a tile, then the tiles of its canvas, row after row."""
