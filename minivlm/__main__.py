@@ -44,14 +44,18 @@ def budget(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train a design on scenes at a scale, resumable, and save it."""
+    """Train a design on scenes, or on data in shards, at a scale, resumable, and save it. For several processes, see
+    the files in minivlm/launch."""
     from minivlm.recipes import train_design
     from minivlm.storage import save
+    from minivlm.train import writes
 
     find(arguments.design)
-    model = train_design(arguments.design, arguments.scale, arguments.seed, arguments.out, arguments.steps)
-    save(model, Path(arguments.out) / "model.safetensors")
-    print(f"saved {Path(arguments.out) / 'model.safetensors'}")
+    how = (arguments.scale, arguments.seed, arguments.out, arguments.steps, arguments.data)
+    model = train_design(arguments.design, *how)
+    if writes():
+        save(model, Path(arguments.out) / "model.safetensors")
+        print(f"saved {Path(arguments.out) / 'model.safetensors'}")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -259,6 +263,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
     sub.add_argument("--steps", type=int, help="steps of every stage, instead of the scale's")
     sub.add_argument("--seed", type=int, default=0, help="where all chance starts (default: %(default)s)")
+    told = "a dataset on the hub, or a folder of Parquet or tar files, to learn from instead of scenes"
+    sub.add_argument("--data", metavar="NAME", help=told)
     sub.add_argument("--out", default="runs/last", help="folder for checkpoints and the model (default: %(default)s)")
     sub = command(evaluate, "eval")
     sub.add_argument("model", help="a model.safetensors that `train` wrote")

@@ -109,6 +109,12 @@ def train(
     return records
 
 
+def writes() -> bool:
+    """Is this the process that writes what all have learned: the only one, or the first?"""
+    there_are_others = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not there_are_others or torch.distributed.get_rank() == 0
+
+
 @atexit.register
 def _leave_the_others() -> None:
     """A process that ends while its group still stands may crash on its way out (seen with gloo)."""
