@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import shards
 import tiny
 import torch
 from accelerate.state import DistributedType, PartialState
@@ -18,8 +21,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import minivlm
+from minivlm import VLM
+from minivlm.__main__ import main
 from minivlm.checkpoints import Checkpoints, remembered
+from minivlm.data.hub import Lanes, Shards
 from minivlm.hearing import Triples
+from minivlm.hub import HubDialogs
 from minivlm.train import Source, Stage, train
 
 SCRIPT = """
@@ -32,33 +39,45 @@ getattr(test_distributed, sys.argv[1])(*map(Path, sys.argv[2:]))
 """
 KINDS = ("clip", "siglip")
 LAUNCH = Path(minivlm.__file__).parent / "launch"
-BEFORE_THE_END = "step-00000009"  # a checkpoint in the midst of the second stage
+BEFORE_THE_END = {"vlm": "step-00000009", "shards": "step-00000004"}  # checkpoints of runs that have words to learn
+if not os.environ.get("CI") and importlib.util.find_spec("datasets") is None:
+    del BEFORE_THE_END["shards"]
 
 
-def learn_all(folder: Path) -> None:
+def learn_all(folder: Path, data: Path) -> None:
     """Train one model of each kind, with what processes there are; the first writes what came of it."""
-    learn_with_words(folder)
+    learn_with_words(folder, data)
     for kind in KINDS:
         towers = tiny.towers(kind)
         keep(folder, kind, towers, train(towers, [Stage("contrast", tiny.pairs(), steps=4, lr=1e-3)], quiet=True))
         keep(folder, f"{kind} gradients", *gradients(tiny.towers(kind), tiny.pairs()))
     keep(folder, "mmv gradients", *gradients(tiny.mmv(), Triples(tiny.TOKENIZER, 8, context=40)))
+    main(["train", "clip", "--scale", "smoke", "--out", str(folder / "by command")])
 
 
-def learn_with_words(folder: Path) -> None:
-    """Two stages with checkpoints, and a batch in two pieces."""
-    vlm = tiny.vlm()
-    keep(folder, "vlm", vlm, train(vlm, tiny.vlm_stages(vlm), folder / "checkpoints", save_every=2, quiet=True))
+def learn_with_words(folder: Path, data: Path) -> None:
+    """Two stages on scenes and one on data in shards, with checkpoints, and a batch in two pieces."""
+    for name in BEFORE_THE_END:
+        vlm = tiny.vlm()
+        keep(folder, name, vlm, train(vlm, stages(name, vlm, data), folder / f"{name} run", save_every=2, quiet=True))
     split = tiny.vlm()
     stage = replace(tiny.vlm_stages(split)[1], micro_batches=2)
     keep(folder, "split", split, train(split, [stage], quiet=True))
 
 
-def go_on(folder: Path, other: Path) -> None:
-    """From a checkpoint of `other` processes to the end of its second stage."""
-    shutil.copytree(other / "checkpoints" / BEFORE_THE_END, folder / BEFORE_THE_END, dirs_exist_ok=True)
-    vlm = tiny.vlm()
-    keep(folder, "vlm", vlm, train(vlm, tiny.vlm_stages(vlm), folder, quiet=True))
+def stages(name: str, vlm: VLM, data: Path) -> list[Stage]:
+    if name == "vlm":
+        return tiny.vlm_stages(vlm)
+    source = HubDialogs(tiny.TOKENIZER, Lanes(Shards(data), 4), (16, 16))
+    return [Stage("shards", source, 6, lr=1e-3, trains=("connector", "language"))]
+
+
+def go_on(folder: Path, other: Path, data: Path) -> None:
+    """From checkpoints of `other` processes to the end."""
+    for name, step in BEFORE_THE_END.items():
+        shutil.copytree(other / f"{name} run" / step, folder / f"{name} run" / step, dirs_exist_ok=True)
+        vlm = tiny.vlm()
+        keep(folder, name, vlm, train(vlm, stages(name, vlm, data), folder / f"{name} run", quiet=True))
 
 
 def place() -> tuple[int, int]:
@@ -101,7 +120,9 @@ def kept(folder: Path, name: str, processes: int) -> tuple[Tensor, dict[str, Ten
 @pytest.fixture(scope="module")
 def one(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("one")
-    learn_all(folder)
+    if "shards" in BEFORE_THE_END:
+        shards.write_parquet(folder / "data")
+    learn_all(folder, folder / "data")
     return folder
 
 
@@ -113,11 +134,12 @@ def launched(config: str, function: str, *folders: Path) -> None:
     call = tiny.command("-m", "accelerate.commands.launch", *how, script, function, *folders)
     ended = subprocess.run(**call, timeout=300, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+    (folders[0] / "told").write_text(ended.stdout)
 
 
 def by_two(folder: Path, other: Path) -> None:
-    learn_all(folder)
-    go_on(folder / "resumed", other)
+    learn_all(folder, other / "data")
+    go_on(folder / "resumed", other, other / "data")
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +166,8 @@ def by_two_in_parts(folder: Path, other: Path) -> None:
         saving(self, model, *rest)
 
     PartialState.__init__, Checkpoints.save = begin, save
-    learn_with_words(folder)
-    go_on(folder / "resumed", other)
+    learn_with_words(folder, other / "data")
+    go_on(folder / "resumed", other, other / "data")
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +186,7 @@ def assert_same_run(name: str, one: Path, two: Path, tolerance: float = 1e-5) ->
             assert_same(weights_of_two[key], value, tolerance)
 
 
-@pytest.mark.parametrize("name", ["vlm", "split", *KINDS])
+@pytest.mark.parametrize("name", [*BEFORE_THE_END, "split", *KINDS])
 def test_two_processes_are_one(one, two, name):
     assert_same_run(name, one, two)
 
@@ -174,7 +196,7 @@ def test_gradients_of_a_loss_over_all_pairs_are_those_of_one_process(one, two, k
     assert_same_run(f"{kind} gradients", one, two, 1e-9)
 
 
-@pytest.mark.parametrize("name", ["vlm", "split"])
+@pytest.mark.parametrize("name", [*BEFORE_THE_END, "split"])
 def test_two_processes_with_half_of_each_weight_are_one(one, parts, name):
     assert_same_run(name, one, parts)
 
@@ -193,10 +215,22 @@ def test_the_processes_have_different_numbers_of_words_to_learn():
 
 @pytest.mark.parametrize("how", ["two", "parts"])
 def test_one_process_goes_on_where_two_have_stopped(one, how, request, tmp_path):
-    go_on(tmp_path, request.getfixturevalue(how))
-    assert_same(kept(tmp_path, "vlm", 1)[0], kept(one, "vlm", 1)[0])
+    go_on(tmp_path, request.getfixturevalue(how), one / "data")
+    for name in BEFORE_THE_END:
+        assert_same(kept(tmp_path, name, 1)[0], kept(one, name, 1)[0])
 
 
+@pytest.mark.parametrize("name", BEFORE_THE_END)
 @pytest.mark.parametrize("how", ["two", "parts"])
-def test_two_processes_go_on_where_one_has_stopped(one, how, request):
-    assert_same_run("vlm", one, request.getfixturevalue(how) / "resumed")
+def test_two_processes_go_on_where_one_has_stopped(one, how, name, request):
+    assert_same_run(name, one, request.getfixturevalue(how) / "resumed")
+
+
+def test_the_command_saves_once_what_all_have_learned(one, two):
+    assert (two / "told").read_text().count("saved") == 1
+    last = "by command/step-00000005"
+    losses = [json.loads((folder / last / "state.json").read_text())["records"] for folder in (one, two)]
+    assert_same(*(torch.tensor([record["loss"] for record in run]) for run in losses))
+    saved, learned = (load_file(two / name / "model.safetensors") for name in ("by command", last))
+    assert saved.keys() == learned.keys()
+    assert [key for key, value in saved.items() if not torch.equal(value, learned[key])] == []
