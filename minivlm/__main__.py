@@ -51,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--scale", choices=SCALES, help="how long (default: what the machine can bear)")
     sub.add_argument("--steps", type=int, help="steps of every stage, instead of the scale's")
     sub.add_argument("--seed", type=int, default=0, help="where all chance starts (default: %(default)s)")
+    told = "a dataset on the hub, or a folder of Parquet or tar files, to learn from instead of scenes"
+    sub.add_argument("--data", metavar="NAME", help=told)
     sub.add_argument("--out", default="runs/last", help="folder for checkpoints and the model (default: %(default)s)")
     sub = command(commands.evaluate, "eval")
     sub.add_argument("model", help="a model.safetensors that `train` wrote")

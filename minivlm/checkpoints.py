@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from minivlm.sharding import part_of, wholes
+
 
 @runtime_checkable
 class Stage(Protocol):
@@ -38,13 +40,19 @@ class Checkpoints:
     def latest(self) -> Path | None:
         return max(self.folder.glob("step-*"), default=None)
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, records: list) -> None:
-        """Write a new state beside the last one, then remove older ones: a kill at any instant leaves one whole."""
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, records: list, writes: bool = True) -> None:
+        """Write a new state beside the last one, then remove older ones: a kill at any instant leaves one whole.
+
+        All processes call this, as each may have a part of the state; one of them `writes`.
+        """
+        weights, moments = wholes(remembered(model), writes), wholes(_moments(optimizer), writes)
+        if not writes:
+            return
         final = self.folder / f"step-{len(records):08d}"
         writing = self.folder / f".writing-{final.name}"
         writing.mkdir()
-        save_file({key: value.contiguous() for key, value in remembered(model).items()}, writing / "model.safetensors")
-        save_file(_moments(optimizer), writing / "optimizer.safetensors")
+        save_file({key: value.contiguous() for key, value in weights.items()}, writing / "model.safetensors")
+        save_file(moments, writing / "optimizer.safetensors")
         (writing / "state.json").write_text(json.dumps({"records": records}))
         shutil.rmtree(final, ignore_errors=True)
         os.rename(writing, final)
@@ -91,7 +99,9 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def _set_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
+    learning = [value for group in optimizer.param_groups for value in group["params"]]
     for key, value in tensors.items():
         index, name = key.split(".")
-        state.setdefault(int(index), {})[name] = value
+        like = learning[int(index)]
+        state.setdefault(int(index), {})[name] = part_of(value, like) if value.shape == like.shape else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

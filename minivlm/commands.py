@@ -41,14 +41,18 @@ def budget(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train a design on scenes at a scale, resumable, and save it."""
+    """Train a design on scenes, or on data in shards, at a scale, resumable, and save it. For several processes, see
+    the files in minivlm/launch."""
     from minivlm.recipes import train_design
     from minivlm.storage import save
+    from minivlm.train import writes
 
     find(arguments.design)
-    model = train_design(arguments.design, arguments.scale, arguments.seed, arguments.out, arguments.steps)
-    save(model, Path(arguments.out) / "model.safetensors")
-    print(f"saved {Path(arguments.out) / 'model.safetensors'}")
+    how = (arguments.scale, arguments.seed, arguments.out, arguments.steps, arguments.data)
+    model = train_design(arguments.design, *how)
+    if writes():
+        save(model, Path(arguments.out) / "model.safetensors")
+        print(f"saved {Path(arguments.out) / 'model.safetensors'}")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ Operations are those that torch counts: of matrix products, convolutions and att
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -103,6 +103,18 @@ def learning_bytes(sample: Sample) -> int:
             _loss(sample, targets).backward()
     finally:
         model.zero_grad()
+    return memory.peak
+
+
+def kept_bytes(sample: Sample, trains: Collection[str]) -> int:
+    """The most that new tensors take in one forward pass of which only these parts learn: nearly all of it is states
+    that are kept for the backward pass."""
+    model = sample.model.train().requires_grad_(False)
+    for part in trains:
+        getattr(model, part).requires_grad_(True)
+    _, targets = sample.pixels, torch.zeros(min(sample.words, sample.length - 1), dtype=torch.long, device="meta")
+    with fused(), Memory() as memory:
+        _loss(sample, targets)
     return memory.peak
 
 

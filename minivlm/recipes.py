@@ -99,25 +99,42 @@ def learning(language: str) -> tuple[str, ...]:
     return LANGUAGE[language]
 
 
-def train_design(name: str, scale: str | None, seed: int, folder: str | Path, steps: int | None) -> torch.nn.Module:
-    """Train a mini design by its recipe, with checkpoints in `folder`. `steps` replaces those of every stage."""
+def train_design(
+    name: str, scale: str | None, seed: int, folder: str | Path, steps: int | None, data: str | None = None
+) -> torch.nn.Module:
+    """Train a mini design by its recipe, with checkpoints in `folder`. `steps` replaces those of every stage; `data`
+    names a dataset on the hub, or a folder of shards, to learn from instead of scenes."""
     device = pick_device()
     scale = scale or pick_scale(device)
     torch.manual_seed(seed)
-    model = build(name, device="cpu")
-    if isinstance(model, VLM):
-        stages = vlm_stages(warm_start(model).to(device), VLM_SIZES[scale], seed)
-    elif isinstance(model, MMV):
-        stages = hearing.stages(hearing.start(model).to(device), hearing.SIZES[scale], seed)
+    model = _started(build(name, device="cpu")).to(device)
+    if data is None:
+        stages = _scene_stages(model, scale, seed)
     else:
-        size, context = CLIP_SIZES[scale], model.config.text.context
-        pairs = CaptionPairs(mini_tokenizer(), size.batch_size, context, seed, device=device)
-        stages = [Stage("contrast", pairs, size.steps, lr=1e-3)]
-        model.to(device)
+        from minivlm.hub import hub_stages
+
+        stages = hub_stages(model, data, scale, seed)
     if steps is not None:
-        stages = [Stage(**{**vars(stage), "steps": steps}) for stage in stages]
+        stages = [replace(stage, steps=steps) for stage in stages]
     train(model, stages, folder)
     return model
+
+
+def _started(model: torch.nn.Module) -> torch.nn.Module:
+    """With the pretrained parts that its kind begins with."""
+    if isinstance(model, VLM):
+        return warm_start(model)
+    return hearing.start(model) if isinstance(model, MMV) else model
+
+
+def _scene_stages(model: torch.nn.Module, scale: str, seed: int) -> list[Stage]:
+    if isinstance(model, VLM):
+        return vlm_stages(model, VLM_SIZES[scale], seed)
+    if isinstance(model, MMV):
+        return hearing.stages(model, hearing.SIZES[scale], seed)
+    size, context, device = CLIP_SIZES[scale], model.config.text.context, next(model.parameters()).device
+    pairs = CaptionPairs(mini_tokenizer(), size.batch_size, context, seed, device=device)
+    return [Stage("contrast", pairs, size.steps, lr=1e-3)]
 
 
 def evaluation_table(model: VLM, per_task: int) -> str:

@@ -26,11 +26,13 @@ class Setup:
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or the best there is: CUDA, then Apple's MPS, then the CPU."""
+    """The device asked for, or the best there is: CUDA, then Apple's MPS, then the CPU. Of several processes on a
+    machine, each picks a GPU of its own."""
     if device is not None:
         return torch.device(device)
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        own = os.environ.get("LOCAL_RANK")
+        return torch.device("cuda" if own is None else f"cuda:{own}")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

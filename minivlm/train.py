@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -21,6 +22,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from minivlm.checkpoints import Checkpoints
+from minivlm.sharding import hand_back
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,10 @@ def train(
     """Train `model` in place through all `stages`; returns one record a step: stage, step, loss, lr.
 
     With a `folder`, checkpoints go there and a run found there goes on where it stopped; the losses are those it would
-    have had. `precision` is accelerate's ("no", "bf16", "fp16"; default: bf16 on a GPU, else no). Interrupting keeps
-    what was learned. Raises FloatingPointError when the loss or its gradient is not finite, before any weight is
+    have had. Under `accelerate launch` the processes share every batch, the model whole on each or, by FSDP2, in parts,
+    and lose, keep and learn what one would; they may be more or fewer when a run goes on. `precision` is accelerate's
+    ("no", "bf16", "fp16"; default: bf16 on a GPU, else no). Interrupting keeps what was learned (in parts: up to the
+    last checkpoint). Raises FloatingPointError when the loss or its gradient is not finite, before any weight is
     spoiled; ValueError for a folder of another run.
     """
     device = next(model.parameters()).device
@@ -97,10 +101,18 @@ def train(
             if done < stage.steps:
                 _run_stage(model, index, stage, accelerator, keeper, records, save_every, quiet)
     except KeyboardInterrupt:
+        if accelerator.is_fsdp2:  # what was learned is in the last checkpoint, and in parts that others have
+            raise
         print(f"\rstopped after {len(records)} steps; what was learned so far is kept")
     finally:
         model.to(device)
     return records
+
+
+def writes() -> bool:
+    """Is this the process that writes what all have learned: the only one, or the first?"""
+    there_are_others = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not there_are_others or torch.distributed.get_rank() == 0
 
 
 @atexit.register
@@ -122,11 +134,11 @@ def _run_stage(
 ) -> None:
     if stage.trains:
         model.train_only(*stage.trains)
-    optimizer = make_optimizer(model, stage)
+    learner = deepcopy(model.cpu()) if accelerator.is_fsdp2 else model  # sharding is in place, and cannot be undone
+    wrapped, optimizer = accelerator.prepare(learner.train(), make_optimizer(learner, stage))
     start = sum(record["stage"] == index for record in records)
     if start:
-        keeper.restore_optimizer(optimizer)
-    wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
+        keeper.restore_optimizer(optimizer.optimizer)
     progress = Progress(stage, start, quiet or not accelerator.is_main_process)
     try:
         for step in range(start, stage.steps):
@@ -134,8 +146,10 @@ def _run_stage(
             records.append({"stage": index, "step": step, "loss": loss, "lr": stage.lr_at(step)})
             progress.update(step, loss)
             last = step + 1 == stage.steps
-            if keeper and accelerator.is_main_process and (last or (step + 1) % save_every == 0):
-                keeper.save(model, optimizer.optimizer, records)
+            if keeper and (last or (step + 1) % save_every == 0):
+                keeper.save(learner, optimizer.optimizer, records, accelerator.is_main_process)
+        if learner is not model:
+            hand_back(learner, model)
         progress.close()
     finally:  # nothing of this stage stays behind: no half-made gradient, no mixed precision, no optimizer
         optimizer.zero_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -131,17 +132,22 @@ def load_image(path: str | Path, size: int | tuple[int, int]) -> Float[Tensor, "
     """A picture file as RGB in [0, 1], turned the way its EXIF says, transparency on white, the whole of it resized
     (not cropped, not padded) to `size`: (H, W) or one side, in pixels. DataError if there is none or it cannot be read.
     """
+    if not Path(path).is_file():
+        raise DataError([f"{path}: no such picture"])
+    return decoded(path, size, str(path))
+
+
+def decoded(file: str | Path | BytesIO, size: int | tuple[int, int], name: str) -> Float[Tensor, "3 H W"]:
+    """The same of a file that may be open; DataError says its `name`."""
     from PIL import Image, ImageOps
 
     height, width = (size, size) if isinstance(size, int) else size
-    if not Path(path).is_file():
-        raise DataError([f"{path}: no such picture"])
     try:
-        with Image.open(path) as opened:
+        with Image.open(file) as opened:
             opened.load()
             image = _rgb(ImageOps.exif_transpose(opened))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError([f"{path}: not a picture that can be read ({error})"]) from error
+        raise DataError([f"{name}: not a picture that can be read ({error})"]) from error
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(height, width, 3)
     return pixels.permute(2, 0, 1).float() / 255  # (3, H, W)
