@@ -33,11 +33,14 @@ def choice_scores(
 def _scores(
     model: VLM, tokenizer: Encodes, question: str, choices: Sequence[str], features: Tensor | None
 ) -> Float[Tensor, "B C"]:
+    weight = next(model.parameters())
     count = 1 if features is None else len(features)
+    features = None if features is None else features.to(weight.dtype)
     dialogs = [[("", choice) for choice in choices]] * count
     batch = Batch.pack(tokenizer, dialogs, features=features, contexts=[question] * count)
-    output = model(batch.to(next(model.parameters()).device))
-    rows, places, targets = answer_positions(output.layout, batch.labels.to(output.logits.device))
+    batch = batch.to(weight.device)
+    output = model(batch)
+    rows, places, targets = answer_positions(output.layout, batch.labels)
     scores = output.logits[rows, output.layout.predecessor()[rows, places]].float().log_softmax(dim=-1)
     words = scores.gather(1, targets[:, None])[:, 0].cpu()  # (n,)
     choice = output.layout.segment[rows, places].cpu() - 1  # segment 0 is what all share
