@@ -41,6 +41,7 @@ class Int8Linear(nn.Module):
 
 def rounded(x: Float[Tensor, "N D"]) -> tuple[Int[Tensor, "N D"], Float[Tensor, "N 1"]]:
     """Rows as whole numbers of 8 bits, the largest of each 127, and what a row is to be multiplied by again."""
+    x = x.float()  # in 16 bits the largest could become 128
     scale = x.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
     return (x / scale).round().to(torch.int8), scale
 

@@ -25,6 +25,7 @@ from minivlm.data.scenes import sample_scenes
 from minivlm.evaluate import wilson
 from minivlm.language.chat import ChatTokenizer
 from minivlm.model import VLM
+from minivlm.precision import PrecisionCost, precision_costs
 from minivlm.recipes import LORA_RANK, new_parts
 from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.speaking import Sentences, TalkBank, say, with_smollm2
@@ -172,6 +173,19 @@ def kind_scores(
     """The log-probability of each of the `KINDS` among them all, of pictures as the model's encoder sees them."""
     sentences = [kind_sentence(category) for category in KINDS]
     return choice_scores(model, tokenizer, tokenizer.ask(KIND), sentences, features).log_softmax(dim=1)
+
+
+def costs_of_fewer_bits(
+    model: VLM, tokenizer: ChatTokenizer, emojis: Sequence[Emoji], rounds: int = 3
+) -> list[PrecisionCost]:
+    """What each precision costs a trained model on these emoji: reading their dialogs, and naming the right kind."""
+    bank = TalkBank.of_emoji(model, emojis)
+    truth = torch.tensor([list(KINDS).index(one.category) for one in emojis])
+
+    def accuracy(one: VLM) -> float:
+        return float((kind_scores(one, tokenizer, bank.features).argmax(dim=1) == truth).float().mean())
+
+    return precision_costs(model, bank.pack(tokenizer, range(len(emojis))), accuracy, rounds)
 
 
 def smol_table(results: Iterable[SmolResult]) -> str:

@@ -83,6 +83,11 @@ class TalkBank:
     features: Float[Tensor, "S 1 N D"]
     dialogs: list[list[tuple[str, str]]]
 
+    def pack(self, tokenizer: ChatTokenizer, chosen: Sequence[int]) -> Batch:
+        """Those pictures, each with all of its dialog in the chat format."""
+        dialogs = [[(tokenizer.ask(q), a) for q, a in self.dialogs[i]] for i in chosen]
+        return Batch.pack(tokenizer, dialogs, features=self.features[list(chosen)])
+
     def __add__(self, other: TalkBank) -> TalkBank:
         return TalkBank(torch.cat([self.features, other.features]), self.dialogs + other.dialogs)
 
@@ -106,7 +111,7 @@ def see(model: VLM, images: Float[Tensor, "S 3 H W"], batch_size: int = 128) -> 
 
 @dataclass(frozen=True)
 class Sentences:
-    """Batches of a bank's pictures, each with all of its dialog in the chat format."""
+    """Batches of a bank's pictures with their dialogs."""
 
     tokenizer: ChatTokenizer
     bank: TalkBank
@@ -116,8 +121,7 @@ class Sentences:
     def __call__(self, step: int, rows: range) -> Step:
         chance = generator(self.seed, step)
         chosen = torch.randint(len(self.bank.dialogs), (self.batch_size,), generator=chance)[rows.start : rows.stop]
-        dialogs = [[(self.tokenizer.ask(q), a) for q, a in self.bank.dialogs[i]] for i in chosen.tolist()]
-        batch = Batch.pack(self.tokenizer, dialogs, features=self.bank.features[chosen])
+        batch = self.bank.pack(self.tokenizer, chosen.tolist())
         return Step((batch,), int((batch.labels >= 0).sum()))
 
 

@@ -53,19 +53,20 @@ def test_eight_bits_are_whole_numbers_with_a_scale_each_row(places):
         made = Int8Linear(linear)(x)
         assert torch.allclose(made, by_hand(linear, x), rtol=1e-4, atol=1e-4)
         assert not torch.allclose(made, linear(x), rtol=1e-4, atol=1e-4)
-        error = (made - linear(x)).abs().amax(dim=1) / linear(x).abs().amax(dim=1)
-        assert error.max() < 0.02
+        off_x, off_w = (rows.abs().amax(dim=1, keepdim=True) / 254 for rows in (x, linear.weight))  # half a step
+        most = off_x * linear.weight.abs().sum(dim=1) + x.abs().sum(dim=1, keepdim=True) * off_w.T
+        assert ((made - linear(x)).abs() <= 1.001 * (most + 23 * off_x * off_w.T)).all()
 
 
 def test_more_axes_and_no_bias_and_a_row_of_zeros():
     linear = randomise(nn.Linear(6, 4, bias=False))
-    x = torch.randn(2, 3, 6).to(torch.bfloat16)
+    x = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     x[1, 2] = 0
     with torch.no_grad():
         made = Int8Linear(linear)(x)
         flat = torch.cat([Int8Linear(linear)(x[i, j][None].float()) for i in range(2) for j in range(3)])
     assert made.shape == (2, 3, 4) and made.dtype == torch.bfloat16
-    assert torch.allclose(made.float().flatten(0, 1), flat, rtol=1e-2)
+    assert torch.equal(made.flatten(0, 1), flat.to(torch.bfloat16))
     assert (made[1, 2] == 0).all()
 
 

@@ -14,7 +14,18 @@ from minivlm.data.naming import KINDS
 from minivlm.evaluate import wilson
 from minivlm.language.chat import ChatTokenizer
 from minivlm.language.llama import LlamaConfig
-from minivlm.smol import SIZES, SmolResult, examine, named, smol_run, smol_table, some, taught, training_bank
+from minivlm.smol import (
+    SIZES,
+    SmolResult,
+    costs_of_fewer_bits,
+    examine,
+    named,
+    smol_run,
+    smol_table,
+    some,
+    taught,
+    training_bank,
+)
 from minivlm.speaking import with_smollm2
 
 
@@ -83,12 +94,12 @@ def test_a_stopped_run_goes_on_and_a_finished_one_is_opened(small, tmp_path, mon
 
 def test_training_shows_no_emoji_of_the_test_and_scenes_of_one_or_two_objects(small):
     model, _ = minivlm.smol.with_smollm2("deco", 4)
-    bank = training_bank(model, replace(SIZES["smoke"], emoji=None, scenes=40), 0)
-    assert len(bank.features) == len(bank.dialogs) == 1538 + 40
+    bank = training_bank(model, replace(SIZES["smoke"], emoji=60, scenes=40), 0)
+    assert len(bank.features) == len(bank.dialogs) == 100
     held_out = {one.name for one in named("test")}
     shown = [dialog[0][1] for dialog in bank.dialogs]
     assert not any(f"This is a {name}," in shown or f"This is an {name}," in shown for name in held_out)
-    scenes = shown[1538:]
+    scenes = shown[60:]
     assert sum(" of " in told or " above " in told or " below " in told for told in scenes) in range(8, 33)
 
 
@@ -120,6 +131,15 @@ def test_what_is_counted_is_what_was_scored(small, monkeypatch):
     assert found["log_prob"]["sees"] == pytest.approx((10 * -0.5 + 20 * -4) / 30)
     assert found["log_prob"]["blind"] == pytest.approx((flags * -0.5 + (30 - flags) * -4) / 30)
     assert list(found["said"]) == [one.name for one in emojis[:8]]
+
+
+def test_fewer_bits_are_asked_the_same(small):
+    model, tokenizer = minivlm.smol.with_smollm2("deco", 4)
+    randomise(model)
+    emojis = some(named("test"), 12, 5)
+    plain, *others = costs_of_fewer_bits(model, tokenizer, emojis, rounds=1)
+    assert plain.accuracy == examine(model, tokenizer, emojis)["right"]["sees"] / 12
+    assert plain.agreement == 1 and all(0 < cost.difference < 1 and cost.agreement > 0.5 for cost in others)
 
 
 def test_the_table_says_what_a_run_came_to():
