@@ -179,6 +179,18 @@ def depth(arguments: argparse.Namespace) -> None:
     print(f"{depths_table(results)}\n\n{setting(results)}")
 
 
+def smol(arguments: argparse.Namespace) -> None:
+    """Teach SmolLM2 to see as designs do and to answer in sentences; print how many held-out emoji it can place."""
+    from minivlm.smol import smol_run, smol_table
+    from minivlm.tables import setting
+
+    how = (arguments.scale, arguments.steps, arguments.out, arguments.precision)
+    wanted = [(design, arguments.tokens, seed) for seed in arguments.seeds for design in arguments.designs]
+    results = [smol_run(*one, *how) for one in wanted]
+    said = "\n".join(f"{name}: {sentence}" for name, sentence in results[-1].said.items())
+    print(f"{smol_table(results)}\n\n{setting(results)}\n\nWhat the last says is\n{said}")
+
+
 def bench(arguments: argparse.Namespace) -> None:
     """Measure how fast training and answering are, beside transformers and open_clip; print a table of ratios."""
     from minivlm.bench.report import bench, bench_table

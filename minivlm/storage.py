@@ -164,13 +164,18 @@ def bundled(name: str, device: str | torch.device | None = None) -> nn.Module:
 
 def warm_start(model: VLM) -> VLM:
     """Give a mini model the bundled encoder and decoder, as a real system starts from pretrained parts. Returns it."""
-    tower = getattr(model.vision, "tower", model.vision)  # what cuts pictures first has the encoder inside
-    if next(tower.parameters(), None) is not None:  # raw patches have none
-        start_from(tower, ENCODERS)
+    start_encoder(model)
     decoder = getattr(model.language, "decoder", model.language)  # what routes its places has it inside
     start_from(decoder, ("decoder",))
     model.fusion.start_from(model.language)
     return model
+
+
+def start_encoder(model: VLM) -> None:
+    """Give a mini model the bundled encoder like its own."""
+    tower = getattr(model.vision, "tower", model.vision)  # what cuts pictures first has the encoder inside
+    if next(tower.parameters(), None) is not None:  # raw patches have none
+        start_from(tower, ENCODERS)
 
 
 def start_from(ours: nn.Module, names: Sequence[str]) -> None:

@@ -26,6 +26,19 @@ def scale(request) -> float:
     return request.param
 
 
+@pytest.fixture(scope="session")
+def opened() -> tuple:
+    """SmolLM2 as our `Llama`, and its tokenizer: opened once for all, for it takes long. Nothing may change it."""
+    from minivlm.pretrained import smollm2
+
+    try:
+        return smollm2()
+    except ImportError as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+
 @pytest.fixture
 def no_graph():
     with torch.no_grad():

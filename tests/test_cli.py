@@ -28,7 +28,7 @@ def run(capsys, *words: str) -> str:
 
 def test_the_commands_are_those_of_the_readme():
     known = {"doctor", "designs", "train", "eval", "ask", "compare", "shots", "raw", "read", "ground", "watch", "hear"}
-    known |= {"budget", "depth", "bench", "pretrain", "course"}
+    known |= {"budget", "depth", "smol", "bench", "pretrain", "course"}
     assert set(COMMANDS) == known
 
 

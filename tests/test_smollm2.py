@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import transformers
 from references import assert_same, features, randomise
@@ -16,19 +14,8 @@ from torch import Tensor
 from minivlm.fusion.cross_attention import IdeficsCrossAttention
 from minivlm.language.llama import Llama
 from minivlm.layout import VisualLayout
-from minivlm.pretrained import smollm2
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-
-
-@pytest.fixture(scope="module")
-def opened() -> tuple[Llama, Any]:
-    try:
-        return smollm2()
-    except ImportError as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
 
 
 def prompt(tokenizer: Any) -> Tensor:
