@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class Swap:
     after: str
 
 
+@cache
 def answering() -> dict[str, VLMConfig]:
     """The mini configuration of every design that answers questions."""
     return {name: design.mini() for name, design in DESIGNS.items() if design.answers}
@@ -40,6 +42,7 @@ def parts_of(config: VLMConfig) -> dict[str, Any]:
     return dict(zip(PARTS, (seen, config.connector, config.fusion, config.language), strict=True))
 
 
+@cache
 def options() -> dict[str, dict[str, Any]]:
     """For each switch its settings, by a label that names the first design that has it: "Q-Former (blip2)"."""
     found: dict[str, dict[str, Any]] = {part: {} for part in PARTS}

@@ -5,7 +5,7 @@ It reads results that are there and builds on the meta device; no model is run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -44,5 +44,5 @@ def switchboard_explorer(results: Sequence[Compared]) -> Explorer:
     return Explorer("Switchboard", controls, draw)
 
 
-def _same(labels: Sequence[str]) -> list[tuple[str, str]]:
+def _same(labels: Iterable[str]) -> list[tuple[str, str]]:
     return [(label, label) for label in labels]
