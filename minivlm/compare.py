@@ -39,6 +39,7 @@ def compare(
     language: str = "tuned",
     data: str | Path | None = None,
     jobs: int = 1,
+    quiet: bool = False,
 ) -> list[Compared]:
     """Train every design with every seed, and the blind decoder; returns their results, also those found in
     `folder/runs.jsonl`, without those that failed, which are printed and will be made again.
@@ -49,6 +50,7 @@ def compare(
     `language`: what of the decoder learns in the second stage, all of it ("tuned"), an adapter beside it ("lora") or
     nothing ("frozen"); the blind decoder is trained only where it is tuned. `data`: a folder of your own
     (`own_data.own_material`) instead of scenes. `jobs`: how many runs at once, in processes of their own.
+    `quiet`: a line a run says what it came to, not how long the others will take.
     ValueError for what cannot be compared, OSError for a folder that cannot be written, before anything is trained.
     """
     scale = choose_scale(scale, SIZES)
@@ -62,7 +64,7 @@ def compare(
     ledger = Ledger(Path(folder) / "runs.jsonl", LINE * len(wanted))
     done = finished(ledger.entries())
     missing = [job for job in wanted if identity(job.about) not in done]
-    failed = list(_made(missing, ledger, jobs))
+    failed = list(_made(missing, ledger, jobs, quiet))
     for number, entry in enumerate(failed, start=1):
         print(f"failed {number} of {len(missing)}: {entry['design']}, seed {entry['seed']}: {entry['failed']}")
     done = finished(ledger.entries()) if missing else done
@@ -115,7 +117,7 @@ def _pairs(configs: Mapping[str, VLMConfig], seeds: Sequence[int]) -> Iterator[t
             yield name, config, seed
 
 
-def _made(missing: Sequence[Job], ledger: Ledger, jobs: int) -> Iterator[dict[str, Any]]:
+def _made(missing: Sequence[Job], ledger: Ledger, jobs: int, quiet: bool) -> Iterator[dict[str, Any]]:
     """Make these runs, keep what they came to, and yield those that failed."""
     start = time.monotonic()
     for number, (job, entry) in enumerate(_results(missing, jobs), start=1):
@@ -128,7 +130,7 @@ def _made(missing: Sequence[Job], ledger: Ledger, jobs: int) -> Iterator[dict[st
         mean = mean_of(entry["accuracy"], list(entry["accuracy"]))
         left = (time.monotonic() - start) / number * (len(missing) - number)
         told = f"{job.design}, {entry['tokens']} tokens, {job.language}, seed {job.seed}: mean {mean:.1%}"
-        print(f"{told} ({number} of {len(missing)}, {left / 60:.0f} minutes left)", flush=True)
+        print(told if quiet else f"{told} ({number} of {len(missing)}, {left / 60:.0f} minutes left)", flush=True)
 
 
 def _results(missing: Sequence[Job], jobs: int) -> Iterator[tuple[Job, dict[str, Any] | Died]]:

@@ -37,6 +37,7 @@ from minivlm.explore import (
     questions_explorer,
     raw_explorer,
     similarity_explorer,
+    switchboard_explorer,
 )
 from minivlm.fusion.cross_attention import FlamingoCrossAttention
 from minivlm.fusion.visual_expert import VisualExpertConfig
@@ -261,6 +262,10 @@ def frontier() -> Explorer:
     return frontier_explorer(comparisons.several())
 
 
+def switchboard() -> Explorer:
+    return switchboard_explorer(comparisons.several())
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -277,4 +282,5 @@ ALL = {
     "depths": depths,
     "arena": arena,
     "frontier": frontier,
+    "switchboard": switchboard,
 }

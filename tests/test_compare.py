@@ -208,6 +208,14 @@ def test_what_is_there_is_not_run_again_and_what_is_missing_comes_out_the_same(c
     assert first["deco", 3].losses != first["deco", 5].losses != first["instructblip", 5].losses
 
 
+def test_a_quiet_run_says_in_a_line_what_it_came_to_and_no_time(made, tmp_path, capsys):
+    runs = compare(["deco"], seeds=(3,), folder=tmp_path, quiet=True, **SMOKE)
+    means = [sum(run.accuracy.values()) / len(run.accuracy) for run in runs]
+    assert capsys.readouterr().out == (
+        f"deco, 16 tokens, tuned, seed 3: mean {means[0]:.1%}\nblind, 0 tokens, tuned, seed 3: mean {means[1]:.1%}\n"
+    )
+
+
 def test_a_run_that_fails_is_kept_as_such_and_made_again_while_the_others_go_on(compared, made, monkeypatch, capsys):
     folder, results, _ = compared
     ledger, go_on = folder / "runs.jsonl", runs.train

@@ -11,6 +11,7 @@ from minivlm.explore.fusion import gates_explorer
 from minivlm.explore.grounding import grounding_explorer
 from minivlm.explore.raw import raw_explorer
 from minivlm.explore.resolution import canvas_explorer
+from minivlm.explore.switchboard import switchboard_explorer
 from minivlm.explore.video import context_explorer, frames_explorer
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "questions_explorer",
     "raw_explorer",
     "similarity_explorer",
+    "switchboard_explorer",
 ]

@@ -18,8 +18,10 @@ from minivlm.figures.raw import panels, patch_filters, rasters
 from minivlm.figures.resolution import accuracy_against_cost, encoder_views
 from minivlm.figures.spaces import embedding_graphs
 from minivlm.figures.speed import growth_lines, speed_bars
+from minivlm.figures.swaps import neighbours, parts_map, swap_rows
 from minivlm.figures.tokens import token_strip
 from minivlm.figures.training import accuracy_bars, curves, picture_grid
+from minivlm.figures.uses import use_panels
 from minivlm.figures.video import context_bars, context_maps, film_strip, frames_in_context
 
 __all__ = [
@@ -53,7 +55,9 @@ __all__ = [
     "matched",
     "misfit_matrix",
     "moved_parts",
+    "neighbours",
     "panels",
+    "parts_map",
     "passed_patches",
     "patch_filters",
     "picture_grid",
@@ -75,7 +79,9 @@ __all__ = [
     "sights",
     "similarity",
     "speed_bars",
+    "swap_rows",
     "token_strip",
+    "use_panels",
     "win_matrix",
     "words_of_patch",
     "zero_shot_bars",
