@@ -11,6 +11,8 @@ from minivlm.designs import DESIGNS, PRESETS, find
 from minivlm.model import VLM
 from minivlm.runtime import SCALES
 
+INTERRUPTED = 128 + 2  # the exit code of what SIGINT ended, as shells have it
+
 
 def doctor(arguments: argparse.Namespace) -> None:
     """Say what is installed, what is missing, and which scale this machine can bear."""
@@ -197,7 +199,7 @@ def _answering(path: str) -> VLM:
 
 def pretrain(arguments: argparse.Namespace) -> None:
     """Make the bundled weights again: mini CLIP, encoders that read pages, mini decoder on text, mini LLaVA-1.5."""
-    from minivlm.recipes import pretrain_all
+    from minivlm.pretraining import pretrain_all
 
     pretrain_all(Path(arguments.out), Path(arguments.runs), arguments.seed)
 
@@ -339,6 +341,9 @@ def main(words: Sequence[str] | None = None) -> None:
         arguments.function(arguments)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         sys.exit(f"minivlm {arguments.command}: {error}")
+    except KeyboardInterrupt:
+        print(f"minivlm {arguments.command}: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,15 @@ def train(
     return records
 
 
+def train_whole(model: nn.Module, stages: Sequence[Stage], *how: Any, **more: Any) -> list[dict[str, Any]]:
+    """`train`, for whoever goes on with the trained model: KeyboardInterrupt, with the model as far as it came, where
+    the keyboard stopped it before its last step. Half a run is no result."""
+    records = train(model, stages, *how, **more)
+    if len(records) < sum(stage.steps for stage in stages):
+        raise KeyboardInterrupt
+    return records
+
+
 @atexit.register
 def _leave_the_others() -> None:
     """A process that ends while its group still stands may crash on its way out (seen with gloo)."""

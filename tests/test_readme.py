@@ -8,7 +8,7 @@ import pytest
 from minivlm.course.readme import filled
 from minivlm.data.tasks import TASKS
 from minivlm.designs import DESIGNS
-from minivlm.recipes import weights_note
+from minivlm.pretraining import weights_note
 
 ROOT = Path(__file__).parents[1]
 

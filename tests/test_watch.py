@@ -161,7 +161,7 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch):
     blind = watch(BLIND, None, 0, **how)
     assert blind.a_frame == 0 and blind.trained_weights < result.trained_weights
     assert watch("deco", 1, 1, 16, **how).tokens == 16
-    monkeypatch.setattr(minivlm.watch, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(minivlm.watch, "train_whole", lambda *_, **__: pytest.fail("trained again"))
     assert watch("film_resampler", None, 0, **how) == result
     with pytest.raises(ValueError, match="unknown scale 'tiny'; choose one of smoke, cpu, gpu"):
         watch("deco", 1, 0, scale="tiny", folder=tmp_path)

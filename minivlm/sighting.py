@@ -1,0 +1,128 @@
+"""Sighting: a decoder reads videos whose visual tokens are exact words, a token a place (`data.sightings`), and a
+connector learns to give it just those tokens.
+
+So what follows from the order of frames is learned without pictures, as scenes are learned from text; and what an
+encoder and a connector are to give afterwards is known, word by word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from minivlm import mini
+from minivlm.batch import Batch
+from minivlm.connectors.projection import NoProjection
+from minivlm.data.sightings import SIGHT_WORDS, sighted
+from minivlm.data.telling import tell_videos
+from minivlm.data.videos import BEATS, sample_videos
+from minivlm.data.watching import VIDEO_TASKS, ask_videos
+from minivlm.frames import VideoBank
+from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
+from minivlm.layout import Layout
+from minivlm.model import VLM
+from minivlm.spelling import SpellingOutput
+from minivlm.streams import generator
+from minivlm.train import Step
+
+GRIDS = ((1, 1), (1, 2), (2, 2), (4, 4), (4, 4))  # the largest twice as often
+
+
+class Sighted(VLM):
+    """The mini designs' decoder alone. Every place of a frame is a picture of one token, and its features are how often
+    each of `SIGHT_WORDS` is told of it: the token is the sum of those words' embeddings, as they are now."""
+
+    def __init__(self):
+        one_place = replace(mini.vision(), image_size=(8, 8), depth=2)
+        super().__init__(replace(mini.vlm(NoProjection()), vision=one_place))
+        self.register_buffer("ids", word_ids(), persistent=False)
+
+    def _sequence(self, batch: Batch) -> tuple[Tensor, Layout, Any]:
+        if batch.features is not None:
+            batch = replace(batch, features=batch.features @ self.language.embedding(self.ids))
+        return super()._sequence(batch)
+
+
+def word_ids(device: torch.device | str = "cpu") -> Int[Tensor, " words"]:
+    """The decoder's id of each of `SIGHT_WORDS`."""
+    return torch.tensor([mini_tokenizer().ids[word] for word in SIGHT_WORDS], device=device)
+
+
+def as_pictures(told: Float[Tensor, "B T places words"]) -> Float[Tensor, "B M 1 words"]:
+    """Every place of every frame as a picture of its own, as `Sighted` reads them."""
+    return told.flatten(1, 2)[:, :, None]
+
+
+@dataclass(frozen=True)
+class Sightings:
+    """Fresh videos in exact words, all of a batch in one of `grids`, with `per_video` proposals of questions on each (a
+    task that is named twice is proposed twice as often), and `retold`: also to be told."""
+
+    tokenizer: Tokenizer
+    batch_size: int
+    grids: Sequence[tuple[int, int]] = GRIDS
+    tasks: Sequence[str] = VIDEO_TASKS
+    per_video: int = 10
+    retold: bool = True
+    frames: int = BEATS
+    seed: int = 0
+
+    def __call__(self, step: int, rows: range) -> Step:
+        chance = generator(self.seed, step)
+        grid = self.grids[int(torch.randint(len(self.grids), (), generator=chance))]
+        videos = sample_videos(self.batch_size, chance, self.frames)
+        asked = ask_videos(videos, chance, self.tasks, self.per_video)[rows.start : rows.stop]
+        videos = videos[rows.start : rows.stop]
+        told = [[("", text)] for text in tell_videos(videos)] if self.retold else [[]] * len(videos)
+        dialogs = [[(q.text, q.answer) for q in some] + text for some, text in zip(asked, told, strict=True)]
+        batch = Batch.pack(self.tokenizer, dialogs, features=as_pictures(sighted(videos, grid)))
+        return Step((batch,), int((batch.labels >= 0).sum()))
+
+
+def token_places(model: VLM) -> tuple[int, int] | None:
+    """Rows and columns of the places that a design's visual tokens stand for; None where they stand for none."""
+    layout = model.connector.layout(model.config.vision.grid)
+    if (layout.row < 0).any():
+        return None
+    return int(layout.row.max()) + 1, int(layout.col.max()) + 1
+
+
+class Spelled(nn.Module):
+    """A model's own connector, and the words of its decoder as they are now."""
+
+    def __init__(self, model: VLM):
+        super().__init__()
+        self.connector = model.connector
+        embedding = model.language.embedding.weight.detach()
+        self.register_buffer("words", embedding[word_ids(embedding.device)], persistent=False)  # (words, D)
+
+    def forward(self, features: Float[Tensor, "F N D"], told: Float[Tensor, "F K words"]) -> SpellingOutput:
+        """How far each token is from the sum of the words `told` of its place, squared, as a share of those sums'
+        spread."""
+        wanted = told @ self.words  # (F, K, D)
+        missed = (self.connector(features) - wanted).square().mean()
+        return SpellingOutput(missed / wanted.var(dim=(0, 1)).mean())
+
+
+@dataclass(frozen=True)
+class SightedFrames:
+    """Batches for `Spelled`: the features of frames of a bank, and what is `told` of each place of them."""
+
+    features: Float[Tensor, "F N D"]
+    told: Float[Tensor, "F K words"]
+    batch_size: int = 64
+    seed: int = 0
+
+    @classmethod
+    def make(cls, bank: VideoBank, grid: tuple[int, int], batch_size: int = 64, seed: int = 0) -> SightedFrames:
+        return cls(bank.features.flatten(0, 1), sighted(bank.videos, grid).flatten(0, 1), batch_size, seed)
+
+    def __call__(self, step: int, rows: range) -> Step:
+        chosen = torch.randint(len(self.told), (self.batch_size,), generator=generator(self.seed, step))
+        chosen = chosen[rows.start : rows.stop]
+        return Step((self.features[chosen].float(), self.told[chosen]), len(rows))
