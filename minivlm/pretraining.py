@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from minivlm import mini
 from minivlm.contrastive.regions import RegionCLIP
 from minivlm.data.scenes import CELLS, Scene
+from minivlm.data.sightings import THINGS
+from minivlm.data.watching import VIDEO_TASKS
 from minivlm.designs import build
 from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.pages import GlyphPages, PagePairs, PageTexts
 from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import VLM_SIZES, evaluation_table, vlm_stages
 from minivlm.runtime import pick_device
-from minivlm.sighting import Sighted, Sightings
+from minivlm.sighting import GRIDS, Following, Sighted, Sightings
 from minivlm.storage import load, save, start_from, warm_start
 from minivlm.streams import CaptionPairs, Descriptions, Regions, Telegrams
 from minivlm.train import Stage, train_whole
@@ -152,12 +154,18 @@ def pretrain_page_decoder(out: Path, runs: Path, seed: int) -> None:
 
 
 def pretrain_video_decoder(out: Path, runs: Path, seed: int) -> None:
-    """The decoder, after it has read videos as well: a token a place, each token the sum of exact words."""
+    """The decoder, after it has read videos in exact words as well: a token a thing first, until it follows what moves,
+    then a token a place of grids, and all tasks."""
     torch.manual_seed(seed)
     model = Sighted().to(pick_device())
     start_from(model.language, ("decoder",))
-    sightings = Stage("sightings", Sightings(mini_tokenizer(), 16, seed=seed), 3400, lr=1.5e-3, trains=("language",))
-    train_whole(model, [sightings], runs / "decoder_videos", save_every=100)
+    things = Sightings(mini_tokenizer(), 32, (THINGS, (4, 4)), ("MOVE", "MOVE", "COLOR"), per_video=4, seed=seed)
+    grids = Sightings(mini_tokenizer(), 16, GRIDS, ("MOVE", *VIDEO_TASKS), per_video=12, seed=seed + 1)
+    stages = [
+        Stage("things", things, steps=400, lr=2e-3, trains=("language",)),
+        Stage("grids", grids, steps=700, lr=1.5e-3, trains=("language",)),
+    ]
+    train_whole(Following(model), stages, runs / "decoder_videos", save_every=50)
     save(model.language, out / "decoder_videos.safetensors", torch.float16)
 
 

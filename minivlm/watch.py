@@ -147,20 +147,19 @@ def learn(
     model: VLM, bank: VideoBank, size: Size, seed: int, blind: bool = False, precision: str | None = None,
     quiet: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Train in place, in two stages: the frozen decoder teaches the connector, then both learn to answer, and to tell;
-    returns the records of the second. A connector whose tokens stand for places learns to give the exact words of each
-    place, others learn from what the decoder makes of their tokens."""
-    new = () if blind else new_parts(model)
-    sizes = dict(batch_size=size.batch_size, per_video=size.per_video)
-    dialogs = VideoDialogs(mini_tokenizer(), bank, **sizes, blind=blind, apart=model.connector.conditioned, seed=seed)
-    how = dict(precision=precision, quiet=quiet)
+    """Train in place, in two stages: the frozen decoder teaches the connector, then both learn to answer; returns the
+    records of the second. A connector whose tokens stand for places learns to give the exact words of each place,
+    others learn from what the decoder answers and tells of their tokens."""
+    new, apart = () if blind else new_parts(model), model.connector.conditioned
+    sizes, how = dict(batch_size=size.batch_size, per_video=size.per_video), dict(precision=precision, quiet=quiet)
+    dialogs = VideoDialogs(mini_tokenizer(), bank, **sizes, blind=blind, apart=apart, seed=seed)
     if not blind and token_places(model):
         frames = SightedFrames.make(bank, token_places(model), seed=seed)
         train_whole(Spelled(model), [Stage("spell", frames, size.taught, lr=3e-3)], **how)
     elif not blind:
         train_whole(model, [Stage("teach", dialogs, size.taught, lr=1e-3, trains=new)], **how)
-    answer = Stage("answer", replace(dialogs, seed=seed + 1), size.steps, lr=1e-3, trains=(*new, "language"))
-    return train_whole(model, [answer], **how)
+    answers = replace(dialogs, retold=False, seed=seed + 1)
+    return train_whole(model, [Stage("answer", answers, size.steps, lr=1e-3, trains=(*new, "language"))], **how)
 
 
 def examine(model: VLM, frames: int, videos: int, blind: bool = False) -> dict[str, float]:
