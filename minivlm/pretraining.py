@@ -165,7 +165,9 @@ def pretrain_video_decoder(out: Path, runs: Path, seed: int) -> None:
         Stage("things", things, steps=400, lr=2e-3, trains=("language",)),
         Stage("grids", grids, steps=700, lr=1.5e-3, trains=("language",)),
     ]
-    train_whole(Following(model), stages, runs / "decoder_videos", save_every=50)
+    train_whole(Following(model, 4), stages, runs / "decoder_videos", save_every=50)
+    earlier = Stage("earlier", replace(grids, seed=seed + 2), steps=600, lr=1.5e-3, trains=("language",))
+    train_whole(Following(model, 3), [earlier], runs / "decoder_videos_earlier", save_every=50)
     save(model.language, out / "decoder_videos.safetensors", torch.float16)
 
 

@@ -50,17 +50,22 @@ class Sighted(VLM):
 
 class Following(nn.Module):
     """A decoder that answers, and at each place of a mover says which way it goes, for which there is no question. From
-    answers alone it does not learn that in a thousand steps; told so everywhere, it learns it in hundreds."""
+    answers alone it does not learn that in a thousand steps; told so everywhere, it learns it in hundreds. It says so
+    after so many of its `blocks`: those that follow can answer from it."""
 
-    def __init__(self, model: Sighted):
+    def __init__(self, model: Sighted, blocks: int):
         super().__init__()
-        self.model, self.train_only = model, model.train_only
+        self.model, self.blocks, self.train_only = model, blocks, model.train_only
 
     def forward(self, batch: Batch, ways: Int[Tensor, "B M"]) -> SpellingOutput:
         """`ways`: the word to say at each place, `IGNORE` for none."""
+        states, decoder = [], self.model.language
+        hook = decoder.blocks[self.blocks - 1].register_forward_hook(lambda *run: states.append(run[-1]))
         output = self.model(batch)
-        places = output.logits[:, 1 : ways.shape[1] + 1]  # behind the mark of the beginning
-        missed = F.cross_entropy(places.flatten(0, 1), ways.flatten(), ignore_index=IGNORE, reduction="sum")
+        hook.remove()
+        places = states[0][:, 1 : ways.shape[1] + 1]  # behind the mark of the beginning
+        said = decoder.logits(decoder.final_norm(places)).flatten(0, 1)
+        missed = F.cross_entropy(said, ways.flatten(), ignore_index=IGNORE, reduction="sum")
         return SpellingOutput(output.loss + missed / (ways != IGNORE).sum().clamp(min=1))  # none in one sum a frame
 
 

@@ -129,26 +129,28 @@ def test_a_place_says_which_way_its_mover_goes(view):
     assert view == (1, 1) or min(found[way] for way in range(4)) > 5
 
 
-def test_following_is_answering_and_saying_the_way_at_each_place():
+@pytest.mark.parametrize("blocks", [2, 4])
+def test_following_is_answering_and_saying_the_way_at_each_place(blocks):
     torch.manual_seed(0)
-    model = Sighted().eval()
+    model, cut = Sighted().eval(), Sighted().eval()
+    cut.load_state_dict(model.state_dict())
+    cut.language.blocks = cut.language.blocks[:blocks]
     batch, ways = Sightings(tiny.TOKENIZER, 4, views=((2, 2),), per_video=4, seed=2)(0, range(4)).inputs
-    output = model(batch)
-    missed = []
+    output, logits, missed = model(batch), cut(batch).logits, []
     for row in range(4):
         for place, word in enumerate(ways[row].tolist()):
             if word >= 0:
-                missed.append(-output.logits[row, 1 + place].log_softmax(dim=0)[word])  # the first place is the mark's
+                missed.append(-logits[row, 1 + place].log_softmax(dim=0)[word])  # the first place is the mark's
     assert {tiny.TOKENIZER.words[word] for word in ways.unique().tolist() if word >= 0} == set(HEADINGS)
     assert output.layout.kind[:, 1 : 1 + ways.shape[1]].eq(Kind.PATCH).all()
-    assert_same(Following(model)(batch, ways).loss, output.loss + torch.stack(missed).mean())
+    assert_same(Following(model, blocks)(batch, ways).loss, output.loss + torch.stack(missed).mean())
 
 
 def test_where_no_place_tells_a_way_the_answers_alone_are_learned():
     model = Sighted().eval()
     batch, ways = Sightings(tiny.TOKENIZER, 4, views=((1, 1),), per_video=4, seed=2)(0, range(4)).inputs
     assert (ways == IGNORE).all()
-    assert Following(model)(batch, ways).loss.item() == model(batch).loss.item()
+    assert Following(model, 3)(batch, ways).loss.item() == model(batch).loss.item()
 
 
 def texts(batch) -> list[str]:
