@@ -239,3 +239,8 @@ def answers(grid: tuple[int, int]) -> dict[str, float]:
     videos, questions = video_bank(8, 60, seed=1)
     found = evaluate(model.eval(), tiny.TOKENIZER, questions, as_pictures(sighted(videos, grid)), batch_size=16)
     return {task: found[task].accuracy for task in VIDEO_TASKS}
+
+
+def test_the_bundled_decoder_follows_what_moves_where_places_are_apart():
+    assert answers((4, 4))["COLOR"] > 0.9 and answers((4, 4))["MOVE"] > 0.6
+    assert answers((1, 1))["MOVE"] < answers((4, 4))["MOVE"] - 0.2
