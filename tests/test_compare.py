@@ -31,7 +31,7 @@ from minivlm.runs import Job, encoder_of
 from minivlm.spending import training_flops
 from minivlm.storage import warm_start
 from minivlm.tables import Compared, collect
-from minivlm.train import Stage, train
+from minivlm.train import Stage, train, train_whole
 from minivlm.vision.patches import PatchesConfig
 from minivlm.vision.variable import VariableViTConfig
 
@@ -242,7 +242,8 @@ def test_another_configuration_under_the_same_name_is_another_run(made, tmp_path
 
 
 def test_interrupting_is_no_result(made, monkeypatch, tmp_path):
-    monkeypatch.setattr(runs, "train_whole", lambda *_, **__: [])  # as it returns after the keyboard's interrupt
+    monkeypatch.setattr(runs, "train_whole", train_whole)
+    monkeypatch.setattr("minivlm.train.train", lambda *_, **__: [])  # as it returns after the keyboard's interrupt
     with pytest.raises(KeyboardInterrupt):
         compare(["deco"], seeds=(3,), folder=tmp_path, **SMOKE)
     assert Ledger(tmp_path / "runs.jsonl").entries() == []
