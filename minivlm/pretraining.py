@@ -168,6 +168,9 @@ def pretrain_video_decoder(out: Path, runs: Path, seed: int) -> None:
     train_whole(Following(model, 4), stages, runs / "decoder_videos", save_every=50)
     earlier = Stage("earlier", replace(grids, seed=seed + 2), steps=600, lr=1.5e-3, trains=("language",))
     train_whole(Following(model, 3), [earlier], runs / "decoder_videos_earlier", save_every=50)
+    by_place = replace(grids, views=(*GRIDS, THINGS), tasks=VIDEO_TASKS, by_place=0.5, seed=seed + 3)
+    stages = [Stage("by place", by_place, steps=3600, lr=1.5e-3, trains=("language",))]
+    train_whole(Following(model, 3), stages, runs / "decoder_videos_by_place", save_every=50)
     save(model.language, out / "decoder_videos.safetensors", torch.float16)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from minivlm import mini
 from minivlm.batch import IGNORE, Batch
 from minivlm.connectors.projection import NoProjection
-from minivlm.data.sightings import SIGHT_WORDS, THINGS, place_ways, sighted, sighted_things
+from minivlm.data.sightings import SIGHT_WORDS, THINGS, place_ways, sighted, sighted_things, without_cells
 from minivlm.data.videos import BEATS, HEADINGS, Videos, sample_videos
 from minivlm.data.watching import VIDEO_TASKS, ask_videos
 from minivlm.frames import VideoBank
@@ -93,7 +93,9 @@ def viewed(videos: Videos, view: View) -> tuple[Videos, Float[Tensor, "B T place
 @dataclass(frozen=True)
 class Sightings:
     """Fresh videos in exact words for `Following`, all of a batch as one of `views`, with `per_video` proposals of
-    questions on each (a task that is named twice is proposed twice as often)."""
+    questions on each (a task that is named twice is proposed twice as often). A share `by_place` of them, where a frame
+    has several places, is told without the words for where in the frame a thing is: that then is known by its place's
+    number alone, as from a connector that does not say it."""
 
     tokenizer: Tokenizer
     batch_size: int
@@ -101,12 +103,14 @@ class Sightings:
     tasks: Sequence[str] = VIDEO_TASKS
     per_video: int = 10
     frames: int = BEATS
+    by_place: float = 0.0
     seed: int = 0
 
     def __call__(self, step: int, rows: range) -> Step:
         chance = generator(self.seed, step)
         view = self.views[int(torch.randint(len(self.views), (), generator=chance))]
         videos, told = viewed(sample_videos(self.batch_size, chance, self.frames), view)
+        told = without_cells(told, torch.rand(self.batch_size, generator=chance) < self.by_place)
         asked = ask_videos(videos, chance, self.tasks, self.per_video)[rows.start : rows.stop]
         dialogs = [[(q.text, q.answer) for q in some] for some in asked]
         batch = Batch.pack(self.tokenizer, dialogs, features=as_pictures(told[rows.start : rows.stop]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minivlm.data.scenes import BACKGROUND_NAMES, CELLS, COLOR_NAMES, SHAPE_NAMES, SIZE_NAMES
@@ -48,6 +48,17 @@ def sighted_things(videos: Videos, things: int = THINGS) -> Float[Tensor, "B T t
         (told[..., _BACKGROUNDS:].sum(dim=-1) > 0).int().argsort(dim=-1, stable=True)[..., :things]
     )  # (B, T, things)
     return told.gather(2, order[..., None].expand(-1, -1, -1, len(SIGHT_WORDS)))
+
+
+def without_cells(
+    told: Float[Tensor, "B T places words"], which: Bool[Tensor, " B"]
+) -> Float[Tensor, "B T places words"]:
+    """The same, but `which` videos without the words for where in the frame a thing is; one place alone keeps them."""
+    if told.shape[2] == 1:
+        return told
+    left = told.clone()
+    left[which, ..., _CELLS:_BACKGROUNDS] = 0
+    return left
 
 
 def place_ways(videos: Videos, told: Float[Tensor, "B T places words"]) -> Int[Tensor, "B T places"]:
