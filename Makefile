@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := $(VENV)/.site
 EXTRAS := notebooks,test
-ifdef CI  # what few readers need: grading with nbgrader, explorers in a real browser, the course as pages, data in shards
+ifdef CI  # what few readers need: grading, explorers in a real browser, the course as pages, data in shards
 EXTRAS := $(EXTRAS),grading,browser,site,hub
 endif
 

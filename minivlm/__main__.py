@@ -10,6 +10,8 @@ from minivlm import commands
 from minivlm.designs import DESIGNS, PRESETS
 from minivlm.runtime import SCALES
 
+INTERRUPTED = 128 + 2  # the exit code of what SIGINT ended, as shells have it
+
 
 def picture_size(told: str) -> tuple[int, int]:
     """ "672x1008" as (672, 1008)."""
@@ -138,6 +140,9 @@ def main(words: Sequence[str] | None = None) -> None:
         arguments.function(arguments)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         sys.exit(f"minivlm {arguments.command}: {error}")
+    except KeyboardInterrupt:
+        print(f"minivlm {arguments.command}: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

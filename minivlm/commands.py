@@ -209,8 +209,8 @@ def _answering(path: str) -> VLM:
 
 
 def pretrain(arguments: argparse.Namespace) -> None:
-    """Make the bundled weights again: mini CLIP, encoders that read pages, mini decoder on text, mini LLaVA-1.5."""
-    from minivlm.recipes import pretrain_all
+    """Make the bundled weights again: mini CLIP, encoders that read pages, mini decoders on text, mini LLaVA-1.5."""
+    from minivlm.pretraining import pretrain_all
 
     pretrain_all(Path(arguments.out), Path(arguments.runs), arguments.seed)
 

@@ -27,7 +27,7 @@ from minivlm.skipping import long_batch, milliseconds, operations, shares_worked
 from minivlm.storage import warm_start
 from minivlm.streams import Bank, Dialogs, generator
 from minivlm.tables import Run, bundled_results, mean_of, percent, read, write
-from minivlm.train import Stage, train
+from minivlm.train import Stage, train_whole
 
 TASKS = ("COLOR", "SHAPE", "EXIST")
 PLAIN = "llava15"  # the arm whose blocks all work on every place
@@ -109,9 +109,9 @@ def depth_run(
         model = begun(config, seed)
         bank = Bank.make(model, sample_scenes(size.scenes, generator(seed, 0)))
         *first, last = stages(bank, size, seed)
-        train(model, first, Path(folder) / f"lots-{which}", precision)  # the same for all arms that have a router
+        train_whole(model, first, Path(folder) / f"lots-{which}", precision)  # the same for all arms that have a router
         model = ruled(model, config)
-        train(model, [last], precision=precision)
+        train_whole(model, [last], precision=precision)
         run = Run(design, config.num_tokens, seed, scale, size.align_steps + size.lot_steps + size.steps)
         result = DepthResult(**asdict(run), capacity=capacity, every=every, **examine(model, size),
                              machine=machine(precision))  # fmt: skip

@@ -45,15 +45,16 @@ class VideoBank:
 
 @dataclass(frozen=True)
 class VideoDialogs:
-    """Batches of a bank's videos, each to be told in words, and with fresh questions, `per_video` proposals on each (0:
-    none). `blind`: without the videos, which then are not to be told either. `apart`: every question in a sample of its
-    own, for connectors that read it; the same questions, apart or not."""
+    """Batches of a bank's videos, with fresh questions, `per_video` proposals on each (0: none). `retold`: each is also
+    to be told in words. `blind`: without the videos, which then are not to be told either. `apart`: every question in a
+    sample of its own, for connectors that read it; the same questions, apart or not."""
 
     tokenizer: Tokenizer
     bank: VideoBank
     batch_size: int
     tasks: Sequence[str] = VIDEO_TASKS
     per_video: int = 8
+    retold: bool = True
     blind: bool = False
     apart: bool = False
     seed: int = 0
@@ -63,7 +64,7 @@ class VideoDialogs:
         chosen = torch.randint(len(self.bank.videos), (self.batch_size,), generator=chance)
         videos = self.bank.videos[chosen]
         asked = ask_videos(videos, chance, self.tasks, self.per_video) if self.per_video else [[]] * len(videos)
-        told = [[] if self.blind else [("", text)] for text in tell_videos(videos)]
+        told = [[("", text)] if self.retold and not self.blind else [] for text in tell_videos(videos)]
         dialogs = [[(q.text, q.answer) for q in questions] + text for questions, text in zip(asked, told, strict=True)][
             rows.start : rows.stop
         ]

@@ -24,7 +24,7 @@ from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.storage import bundled
 from minivlm.streams import Bank, generator
 from minivlm.tables import Run, bundled_results, interval, read, write
-from minivlm.train import Stage, train
+from minivlm.train import Stage, train_whole
 
 CELLS = 32  # places along each side, as published; here 2 pixels each
 MOST = 4  # objects in a scene: with nine, telling them apart takes most of the training
@@ -88,7 +88,7 @@ def ground(
         torch.manual_seed(seed)
         model = start(config).to(pick_device())
         bank = Bank.make(model, sample_scenes(size.scenes, generator(seed, 0), max_objects=MOST))
-        train(model, stages(model, bank, size, seed + 1), precision=precision)
+        train_whole(model, stages(model, bank, size, seed + 1), precision=precision)
         run = Run(design, config.num_tokens, seed, scale, size.steps)
         scores = examine(model, size.test)
         write(GroundResult(**vars(run), scenes=size.scenes, **scores, machine=machine(precision)), path)

@@ -18,7 +18,7 @@ from minivlm.mini_sounds import mmv
 from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.streams import generator
 from minivlm.tables import Run, bundled_results, percent, read, write
-from minivlm.train import train
+from minivlm.train import train_whole
 
 BANK = 500  # scenes of the test, each with its sound and its caption
 PAIRS = {
@@ -55,7 +55,7 @@ def hear(
     if not path.exists():
         torch.manual_seed(seed)
         model, size = hearing.start(mmv(graph).build()).to(pick_device()), hearing.SIZES[scale]
-        train(model, hearing.stages(model, size, seed), precision=precision)
+        train_whole(model, hearing.stages(model, size, seed), precision=precision)
         write(HearResult(graph, 1, seed, scale, size.steps, *examine(model), machine(precision)), path)
     return read(path, HearResult)
 

@@ -26,12 +26,12 @@ from minivlm.sized import SizedDialogs
 from minivlm.storage import warm_start
 from minivlm.streams import generator
 from minivlm.tables import Run, bundled_results, read, write
-from minivlm.train import Source, Stage, Step, train
+from minivlm.train import Source, Stage, Step, train_whole
 
 SIDE = 64  # of the pictures that all arms are asked about while they learn
 TEST_SIDES = (32, 40, 48, 56, 64, 80, 96)
 TASKS = ("COLOR", "SHAPE", "LOC")
-ENCODER_PICTURES = 128 * (900 + 800 + 1600)  # that `recipes.pretrain_clip` trains the encoder on
+ENCODER_PICTURES = 128 * (900 + 800 + 1600)  # that `pretraining.pretrain_clip` trains the encoder on
 READ_LEARN = 3  # a part that learns costs its reading three times: once forward, twice back
 
 
@@ -136,7 +136,7 @@ def _run(arm: str, seed: int, scale: str, precision: str | None) -> RawResult:
         at_step[str(step)] = examine(model, *tests, SIDE)
 
     source = Watched(stream(size, sizes, seed, next(model.parameters()).device), size.look, look)
-    train(model, [stage(source, size.steps)], precision=precision)
+    train_whole(model, [stage(source, size.steps)], precision=precision)
     look(size.steps)
     sides = (SIDE,) if "vision" in model.parts else TEST_SIDES  # what has an encoder reads that one's size
     at_size = {str(side): examine(model, *tests, side) for side in sides}

@@ -1,7 +1,7 @@
 """Reading, by design: the same pages, questions, decoder and steps, so that only how the page is seen differs.
 
-The encoders have read pages before and are frozen (`recipes.pretrain_readers`), and the decoder has read pages told in
-words (`recipes.pretrain_page_decoder`). The connector learns to spell (`spelling`), then both learn to answer.
+The encoders have read pages before and are frozen (`pretraining.pretrain_readers`), and the decoder has read pages told
+in words (`pretraining.pretrain_page_decoder`). The connector learns to spell (`spelling`), then both learn to answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from minivlm.spelling import PagePlaces, Spelling
 from minivlm.storage import start_from, warm_start
 from minivlm.streams import generator
 from minivlm.tables import BLIND, Run, bundled_results, percent, read, write
-from minivlm.train import Stage, train
+from minivlm.train import Stage, train_whole
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ def learn(model: VLM, bank: PageBank, size: Size, seed: int, blind: bool = False
     spells = model.connector.pointwise and not blind
     if spells:
         places = PagePlaces.make(model, mini_tokenizer(), bank, size.spell_batch, seed)
-        train(Spelling(model), [Stage("spell", places, size.spell_steps, lr=3e-3)])
+        train_whole(Spelling(model), [Stage("spell", places, size.spell_steps, lr=3e-3)])
     questions = PageDialogs(mini_tokenizer(), bank, size.batch_size, per_page=size.per_page, blind=blind, seed=seed)
     learning = ("language",) if blind else (*new_parts(model), "language")
-    train(model, [Stage("answer", questions, size.steps, lr=1e-3, trains=learning)], precision=precision)
+    train_whole(model, [Stage("answer", questions, size.steps, lr=1e-3, trains=learning)], precision=precision)
     return spells * size.spell_steps + size.steps
 
 

@@ -1,33 +1,27 @@
-"""Recipes: what each kind of design is trained on, for how long, at each scale; and how the bundled weights are
-made."""
+"""Recipes: what each kind of design is trained on, for how long, at each scale."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from minivlm import hearing, mini
+from minivlm import hearing
 from minivlm.batch import Batch
 from minivlm.contrastive.mmv import MMV
-from minivlm.contrastive.regions import RegionCLIP
-from minivlm.data.scenes import CELLS, Scene, sample_scenes
+from minivlm.data.scenes import sample_scenes
 from minivlm.data.tasks import TASKS, evaluation_bank
 from minivlm.designs import build
 from minivlm.evaluate import evaluate, mean_accuracy, table
 from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
 from minivlm.model import VLM
-from minivlm.pages import GlyphPages, PagePairs, PageTexts
-from minivlm.pretrained.keys import load_exactly
 from minivlm.runtime import pick_device, pick_scale
-from minivlm.storage import load, save, warm_start
-from minivlm.streams import Bank, CaptionPairs, Descriptions, Dialogs, Regions, Telegrams, generator
+from minivlm.storage import warm_start
+from minivlm.streams import Bank, CaptionPairs, Dialogs, generator
 from minivlm.train import Source, Stage, train
-from minivlm.vision.reading import Reader
 
 
 @dataclass(frozen=True)
@@ -153,136 +147,3 @@ def answer(model: VLM, tokenizer: Tokenizer, image: Float[Tensor, "3 H W"], ques
         raise ValueError('an empty question: ask something like "what color is the circle ?"')
     batch = Batch.pack(tokenizer, [[(question, "")]], images=image[None, None])
     return tokenizer.decode(model.generate(batch.to(next(model.parameters()).device))[0].tolist())
-
-
-def pretrain_all(out: Path, runs: Path, seed: int = 0) -> None:
-    """Make every bundled weight: a CLIP whose encoder most mini designs share, a decoder that reads scenes told in
-    words, one that reads pages told in words too, a LLaVA-1.5 made of the first two, and encoders that have read pages.
-    Each step resumes where it stopped."""
-    pretrain_clip(out, runs, seed)
-    pretrain_readers(out, runs, seed)
-    pretrain_decoder(out, runs, seed)
-    pretrain_page_decoder(out, runs, seed)
-    pretrain_llava(out, runs, seed)
-    (out / "README.md").write_text(weights_note(out), encoding="utf-8")
-
-
-def weights_note(folder: Path) -> str:
-    """What the trained models of a folder are, and what its LLaVA answers right, as Markdown."""
-    made = evaluation_table(load(folder / "llava15.safetensors"), per_task=500)
-    return f"""# Bundled weights
-
-Made by `python -m minivlm pretrain`, on scenes that are drawn as they are needed. In 16 bits.
-
-- `clip.safetensors`: a CLIP trained on scenes told whole and object by object; its picture tower is the encoder of
-  most mini designs.
-- `reader.safetensors`, `reader_any.safetensors`, `reader_two.safetensors`: encoders that have learned to say which
-  glyphs stand where on a page: a tower of 64 pixels, one for pictures of any size, and two in one.
-- `decoder.safetensors`: a decoder that has only ever read text: scenes told in words, and questions on them.
-- `decoder_pages.safetensors`: the same after it has read about pages too.
-- `llava15.safetensors`: a LLaVA-1.5 made of the first and the decoder, trained on questions about pictures.
-
-The LLaVA on the fixed bank of test questions, where all combinations of colour and shape occur, trained on or not:
-
-```
-{made}
-```
-"""
-
-
-def pretrain_clip(out: Path, runs: Path, seed: int) -> None:
-    """A CLIP on scenes told whole and object by object, sparse ones first: the encoder of every mini design."""
-    torch.manual_seed(seed)
-    clip = build("clip", device=pick_device())
-    device, grid = next(clip.parameters()).device, clip.config.vision.grid
-    sparse = CaptionPairs(mini_tokenizer(), 128, context=32, seed=seed, objects=(1, 6), device=device, describe=partly)
-    crowded = replace(sparse, seed=seed + 1, objects=(4, 9))
-    mixed = replace(sparse, seed=seed + 2, objects=(1, 9))
-    stages = [
-        Stage("sparse scenes", Regions(sparse, grid), steps=900, lr=1.5e-3),
-        Stage("crowded scenes", Regions(crowded, grid), steps=800, lr=1.5e-3),
-        Stage("all scenes", Regions(mixed, grid), steps=1600, lr=1.5e-3),
-    ]
-    train(RegionCLIP(clip), stages, runs / "clip", precision="bf16", save_every=100)
-    save(clip, out / "clip.safetensors", torch.float16)
-
-
-def pretrain_readers(out: Path, runs: Path, seed: int) -> None:
-    """The encoders that have read pages. All begin as the first: the one for pictures of any size with its places
-    spread over a larger picture, the large one of the two in one with its places repeated, tile by tile, while the
-    small one is the first itself and stays so."""
-    torch.manual_seed(seed)
-    source = GlyphPages(mini.reader(), 8, device=pick_device())
-    pages = Stage("pages", replace(source, charts=False, seed=seed), 2500, lr=2e-3)
-    charts = Stage("charts", replace(source, seed=seed + 1), 2500, lr=2e-3)
-    reader = learn_to_read(Reader(mini.reader()), [pages, charts], runs / "reader")
-    save(reader.vision, out / "reader.safetensors", torch.float16)
-    learned = load(out / "reader.safetensors", "cpu").state_dict()
-    places = learned["position_embedding"].unflatten(0, mini.reader().grid)  # (rows, cols, D)
-
-    anything = Reader(mini.reader_any())
-    spread = F.interpolate(places.movedim(-1, 0)[None], mini.reader_any().grid, mode="bicubic")[0].flatten(1).T
-    load_exactly(anything.vision, learned | {"position_embedding": spread})
-    source = replace(source, vision=mini.reader_any(), any_size=True, seed=seed + 2)
-    learn_to_read(anything, [Stage("any size", source, 600, lr=1e-3)], runs / "reader_any")
-    save(anything.vision, out / "reader_any.safetensors", torch.float16)
-
-    two = Reader(mini.reader_two())
-    load_exactly(two.vision.low, learned)
-    two.vision.low.requires_grad_(False)
-    shared = {key: value for key, value in learned.items() if key in two.vision.high.state_dict()}
-    two.vision.high.load_state_dict(shared | {"position_embedding": places.repeat(2, 2, 1)}, strict=False)
-    source = replace(source, vision=mini.reader_two(), any_size=False, seed=seed + 3)
-    first = Stage("two", source, 800, lr=1e-3)
-    learn_to_read(two, [first, Stage("two, on", replace(source, seed=seed + 4), 1600, lr=1.5e-3)], runs / "reader_two")
-    save(two.vision, out / "reader_two.safetensors", torch.float16)
-
-
-def learn_to_read(reader: Reader, stages: list[Stage], folder: Path) -> Reader:
-    """Train it in place, with checkpoints in `folder`; returns it."""
-    train(reader.to(pick_device()), stages, folder, precision="bf16", save_every=100)
-    return reader
-
-
-def partly(scene: Scene, chance: torch.Generator) -> str:
-    """A caption of at most four of the objects, whichever come first in a shuffle."""
-    kept = torch.randperm(len(scene.objects), generator=chance)[:4].tolist()
-    told = (scene.objects[i] for i in kept)
-    return " , ".join(f"a {o.describe()} at {CELLS[o.cell]}" for o in told)
-
-
-def pretrain_decoder(out: Path, runs: Path, seed: int) -> None:
-    """A decoder that has only ever read: pairs of words first, then sentences it must find one thing in, then all
-    tasks on scenes told in words."""
-    torch.manual_seed(seed)
-    model = build("llava15", device=pick_device())
-    finding = Descriptions(mini_tokenizer(), 16, ("COLOR", "SHAPE", "EXIST", "LOC"), objects=(4, 9), seed=seed + 1)
-    answering = Descriptions(mini_tokenizer(), 16, per_scene=16, seed=seed + 2)
-    stages = [
-        Stage("read", Telegrams(mini_tokenizer(), 24, seed=seed), steps=700, lr=2e-3, trains=("language",)),
-        Stage("find", finding, steps=1600, lr=1.5e-3, trains=("language",)),
-        Stage("answer", answering, steps=2400, lr=1.5e-3, trains=("language",)),
-    ]
-    train(model, stages, runs / "decoder", save_every=100)
-    save(model.language, out / "decoder.safetensors", torch.float16)
-
-
-def pretrain_page_decoder(out: Path, runs: Path, seed: int) -> None:
-    """The decoder, after it has read about pages as well: pairs of words first, then pages told in words."""
-    torch.manual_seed(seed)
-    model = warm_start(build("deepseek_vl", device="cpu")).to(pick_device())
-    pairs, texts = PagePairs(mini_tokenizer(), 24, seed=seed), PageTexts(mini_tokenizer(), 16, seed=seed + 1)
-    stages = [
-        Stage("pairs", pairs, steps=800, lr=2e-3, trains=("language",)),
-        Stage("pages", texts, steps=1000, lr=1.5e-3, trains=("language",)),
-    ]
-    train(model, stages, runs / "decoder_pages", precision="bf16", save_every=100)
-    save(model.language, out / "decoder_pages.safetensors", torch.float16)
-
-
-def pretrain_llava(out: Path, runs: Path, seed: int) -> None:
-    """The mini LLaVA-1.5 that lesson 00 asks."""
-    torch.manual_seed(seed)
-    model = warm_start(build("llava15", device="cpu")).to(pick_device())
-    train(model, vlm_stages(model, VLM_SIZES["cpu"], seed), runs / "llava15", save_every=100)
-    save(model, out / "llava15.safetensors", torch.float16)

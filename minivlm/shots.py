@@ -25,7 +25,7 @@ from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.storage import warm_start
 from minivlm.streams import Bank, Shots, generator, pack_episodes
 from minivlm.tables import Run, bundled_results, read, write
-from minivlm.train import Stage, train
+from minivlm.train import Stage, train_whole
 
 COUNTS = (0, 1, 2, 4, 8)  # shots of the test; training has 2 to 6
 
@@ -75,7 +75,7 @@ def few_shots(
         torch.manual_seed(seed)
         model = warm_start(config.build()).to(pick_device())
         bank = Bank.make(model, sample_scenes(size.scenes, generator(seed, 0), max_objects=1))
-        train(model, stages(model, bank, size, seed + 1), precision=precision)
+        train_whole(model, stages(model, bank, size, seed + 1), precision=precision)
         test = Bank.make(model, sample_scenes(500, generator(77, 0), max_objects=1))
         seen, told = (examine(model, test, size.episodes, told) for told in (False, True))
         made = machine(precision)

@@ -156,8 +156,8 @@ ENCODERS = ("clip", "reader", "reader_any", "reader_two")  # bundled models whos
 
 def bundled(name: str, device: str | torch.device | None = None) -> nn.Module:
     """A trained mini model that comes with the package: "clip", "decoder", "decoder_pages" (it has read about pages
-    too), "llava15", or an encoder that has read pages: "reader", "reader_any" (pictures of any size), "reader_two" (two
-    encoders in one)."""
+    too), "decoder_videos" (about videos, too), "llava15", or an encoder that has read pages: "reader", "reader_any"
+    (pictures of any size), "reader_two" (two encoders in one)."""
     with as_file(files("minivlm").joinpath("weights", f"{name}.safetensors")) as path:
         return load(path, device)
 

@@ -109,6 +109,15 @@ def train(
     return records
 
 
+def train_whole(model: nn.Module, stages: Sequence[Stage], *how: Any, **more: Any) -> list[dict[str, Any]]:
+    """`train`, for whoever goes on with the trained model: KeyboardInterrupt, with the model as far as it came, where
+    the keyboard stopped it before its last step. Half a run is no result."""
+    records = train(model, stages, *how, **more)
+    if len(records) < sum(stage.steps for stage in stages):
+        raise KeyboardInterrupt
+    return records
+
+
 def writes() -> bool:
     """Is this the process that writes what all have learned: the only one, or the first?"""
     there_are_others = torch.distributed.is_available() and torch.distributed.is_initialized()

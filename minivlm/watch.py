@@ -1,17 +1,21 @@
 """How few tokens a frame does a video need? Designs learn to tell videos and to answer about them, with all but the
-tokens alike: encoder and decoder are those of the bundled LLaVA-1.5, which knows pictures. The encoder is frozen and
-has seen every frame once; the decoder learns with the connector.
+tokens alike. The encoder is the bundled LLaVA-1.5's, which knows pictures; it is frozen and has seen every frame once.
+The decoder has read videos in exact words (`sighting`): it teaches the connector first, then both learn to answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from minivlm import mini
 from minivlm.compare import budgeted
+from minivlm.connectors.projection import NoProjection
 from minivlm.data.videos import BEATS, sample_videos
 from minivlm.data.watching import VIDEO_TASKS, video_bank
 from minivlm.designs import at_budget
@@ -21,19 +25,23 @@ from minivlm.language.tokenizer import mini_tokenizer
 from minivlm.model import VLM, VLMConfig
 from minivlm.pretrained.keys import load_exactly
 from minivlm.recipes import new_parts
+from minivlm.runs import encoder_of
 from minivlm.runtime import choose_scale, machine, pick_device
-from minivlm.storage import bundled
+from minivlm.sighting import SightedFrames, Spelled, token_places
+from minivlm.storage import bundled, start_from
 from minivlm.streams import generator
 from minivlm.tables import BLIND, Run, bundled_results, percent, read, write
-from minivlm.train import Stage, train
+from minivlm.train import Stage, train_whole
 from minivlm.vision.film import FilmConfig
 
 
 @dataclass(frozen=True)
 class Size:
-    """Videos in the bank, batch, steps, proposals of questions a video; test videos."""
+    """Videos in the bank; steps of the connector alone; batch and steps of answering; proposals of questions a video;
+    test videos."""
 
     videos: int
+    taught: int
     batch_size: int
     steps: int
     per_video: int
@@ -41,9 +49,9 @@ class Size:
 
 
 SIZES = {
-    "smoke": Size(videos=12, batch_size=4, steps=2, per_video=6, test=6),
-    "cpu": Size(videos=1500, batch_size=16, steps=1500, per_video=10, test=300),
-    "gpu": Size(videos=20000, batch_size=128, steps=10000, per_video=12, test=1000),
+    "smoke": Size(videos=12, taught=2, batch_size=4, steps=2, per_video=6, test=6),
+    "cpu": Size(videos=1500, taught=1500, batch_size=16, steps=600, per_video=10, test=300),
+    "gpu": Size(videos=20000, taught=3000, batch_size=128, steps=5000, per_video=12, test=1000),
 }
 
 
@@ -76,8 +84,8 @@ def watch(
     precision: str | None = None,
 ) -> WatchResult:
     """Train a mini design (or variant, or "blind": the decoder without videos) to watch videos, and test it; what is
-    found in `folder` is not run again. `tokens` a frame (None: the design's own); `steps` replaces those of the scale.
-    ValueError for an unknown scale, or a design that cannot make so many."""
+    found in `folder` is not run again. `tokens` a frame (None: the design's own); `steps` of answering replace those of
+    the scale. ValueError for an unknown scale, or a design that cannot make so many."""
     scale = choose_scale(scale, SIZES)
     blind, size = design == BLIND, replace(SIZES[scale], steps=steps or SIZES[scale].steps)
     config = for_videos("llava15" if blind else design, tokens, frames)
@@ -86,8 +94,8 @@ def watch(
     if not path.exists():
         torch.manual_seed(seed)
         model = start(config).to(pick_device())
-        bank = VideoBank.make(model, sample_videos(size.videos, generator(seed, 0), frames))
-        train(model, stages(model, bank, size, seed + 1, blind), precision=precision)
+        bank = kept_bank(encoder_of(config), frames, size.videos, seed)
+        learn(model, bank, size, seed + 1, blind, precision)
         learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
         run = Run(design, total, seed, scale, size.steps)
         scores = examine(model, frames, size.test, blind)
@@ -112,12 +120,12 @@ def video_tokens(config: VLMConfig, frames: int) -> int:
 
 
 def start(config: VLMConfig) -> VLM:
-    """A design with encoder and decoder of the bundled LLaVA-1.5, and where its connector has an MLP that stands before
-    the decoder as LLaVA-1.5's does, with that MLP: what it is given is then a mean of patches, not one of them. Without
-    that start it takes the connector hundreds of steps to be understood at all."""
+    """A design with the encoder of the bundled LLaVA-1.5 and the decoder that has read videos; and where its connector
+    has an MLP that stands before the decoder as LLaVA-1.5's does, with that MLP: what it is given is then a mean of
+    patches, not one of them."""
     model, answering = config.build(), bundled("llava15", "cpu")
     load_exactly(getattr(model.vision, "tower", model.vision), answering.vision.state_dict())
-    load_exactly(model.language, answering.language.state_dict())
+    start_from(model.language, ("decoder_videos",))
     known = list(answering.connector.state_dict().values())
     for part in (model.connector, *model.connector.children()):
         weights = part.state_dict()
@@ -126,12 +134,32 @@ def start(config: VLMConfig) -> VLM:
     return model
 
 
-def stages(model: VLM, bank: VideoBank, size: Size, seed: int, blind: bool = False) -> list[Stage]:
-    """One: a frozen decoder, which was never told of videos, has nothing to teach a new connector."""
+@lru_cache(maxsize=1)
+def kept_bank(encoder: tuple, frames: int, count: int, seed: int) -> VideoBank:
+    """The training videos of a seed, as that `encoder_of` a design sees them; the newest are kept for the next design
+    that has the same."""
+    vision, layer, class_token = encoder
+    alone = replace(mini.vlm(NoProjection(class_token)), vision=vision, layer=layer, class_token=class_token)
+    return VideoBank.make(start(alone).to(pick_device()), sample_videos(count, generator(seed, 0), frames))
+
+
+def learn(
+    model: VLM, bank: VideoBank, size: Size, seed: int, blind: bool = False, precision: str | None = None,
+    quiet: bool = False,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Train in place, in two stages: the frozen decoder teaches the connector, then both learn to answer; returns the
+    records of the second. A connector whose tokens stand for places learns to give the exact words of each place,
+    others learn from what the decoder answers and tells of their tokens."""
     new, apart = () if blind else new_parts(model), model.connector.conditioned
-    sizes = dict(batch_size=size.batch_size, per_video=size.per_video)
+    sizes, how = dict(batch_size=size.batch_size, per_video=size.per_video), dict(precision=precision, quiet=quiet)
     dialogs = VideoDialogs(mini_tokenizer(), bank, **sizes, blind=blind, apart=apart, seed=seed)
-    return [Stage("watch", dialogs, size.steps, lr=1e-3, trains=(*new, "language"))]
+    if not blind and token_places(model):
+        frames = SightedFrames.make(bank, token_places(model), seed=seed)
+        train_whole(Spelled(model), [Stage("spell", frames, size.taught, lr=3e-3)], **how)
+    elif not blind:
+        train_whole(model, [Stage("teach", dialogs, size.taught, lr=1e-3, trains=new)], **how)
+    answers = replace(dialogs, retold=False, seed=seed + 1)
+    return train_whole(model, [Stage("answer", answers, size.steps, lr=1e-3, trains=(*new, "language"))], **how)
 
 
 def examine(model: VLM, frames: int, videos: int, blind: bool = False) -> dict[str, float]:

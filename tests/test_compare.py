@@ -31,7 +31,7 @@ from minivlm.runs import Job, encoder_of
 from minivlm.spending import training_flops
 from minivlm.storage import warm_start
 from minivlm.tables import Compared, collect
-from minivlm.train import Stage, train
+from minivlm.train import Stage, train, train_whole
 from minivlm.vision.patches import PatchesConfig
 from minivlm.vision.variable import VariableViTConfig
 
@@ -77,7 +77,7 @@ def made() -> Iterator[list[Run]]:
         return forward(model, batch, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "train", training)
+        patch.setattr(runs, "train_whole", training)
         patch.setattr(runs, "grade", asking)
         patch.setattr(runs, "training_flops", counting)
         patch.setattr(runs, "pick_device", lambda: torch.device("cpu"))
@@ -228,7 +228,7 @@ def test_a_run_that_fails_is_kept_as_such_and_made_again_while_the_others_go_on(
         return go_on(model, stages, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "train", failing)
+        patch.setattr(runs, "train_whole", failing)
         found = compare(["deco", "instructblip"], seeds=(3, 5), folder=folder, **SMOKE)
     assert timeless(found) == timeless([r for r in results if (r.design, r.seed) != ("deco", 3)])
     assert "failed 1 of 2: deco, seed 3: FloatingPointError: the loss is nan\n" in capsys.readouterr().out
@@ -250,7 +250,8 @@ def test_another_configuration_under_the_same_name_is_another_run(made, tmp_path
 
 
 def test_interrupting_is_no_result(made, monkeypatch, tmp_path):
-    monkeypatch.setattr(runs, "train", lambda *_, **__: [])  # as it returns after the keyboard's interrupt
+    monkeypatch.setattr(runs, "train_whole", train_whole)
+    monkeypatch.setattr("minivlm.train.train", lambda *_, **__: [])  # as it returns after the keyboard's interrupt
     with pytest.raises(KeyboardInterrupt):
         compare(["deco"], seeds=(3,), folder=tmp_path, **SMOKE)
     assert Ledger(tmp_path / "runs.jsonl").entries() == []

@@ -35,7 +35,7 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch):
     assert (made.capacity, made.every, made.tokens, made.steps) == (0.25, 3, 64, 6)
     assert set(made.accuracy) == set(TASKS) and set(made.worked) == {"pictures", "words"}
     assert 0 < made.left("flops") < 1 and set(made.milliseconds) == {"own", "plain"}
-    monkeypatch.setattr(minivlm.depth, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(minivlm.depth, "train_whole", lambda *_, **__: pytest.fail("trained again"))
     assert depth_run("mod", 0, *DEPTHS, "smoke", tmp_path) == made
 
 
@@ -46,7 +46,7 @@ def test_arms_with_a_router_share_what_they_learned_with_lots_and_the_plain_one_
         seen.append((type(model.language).__name__, [stage.name for stage in given], folder and folder.name))
         return train(model, given, folder, precision, quiet=True)
 
-    monkeypatch.setattr(minivlm.depth, "train", watched)
+    monkeypatch.setattr(minivlm.depth, "train_whole", watched)
     for design in (PLAIN, "mod", "mod_random"):
         depth_run(design, 1, *DEPTHS, "smoke", tmp_path, "no")
     assert [names for _, names, _ in seen] == [["align", "lots"], ["rule"]] * 3

@@ -153,7 +153,7 @@ def test_a_name_is_right_if_all_of_it_is(bank):
 def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch):
     made = ground("kosmos2", 4, 0, "smoke", folder=tmp_path)
     assert (made.design, made.tokens, made.steps) == ("kosmos2", 4, 3) and 0 <= made.iou <= made.found + 0.5
-    monkeypatch.setattr(minivlm.ground, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(minivlm.ground, "train_whole", lambda *_, **__: pytest.fail("trained again"))
     assert ground("kosmos2", 4, 0, "smoke", folder=tmp_path) == made
     assert "| kosmos2 | 4 | 40 | 3 | 1 | 0.00 |" in grounding_table([made])
     with pytest.raises(ValueError, match="unknown scale 'tiny'; choose one of smoke, cpu, gpu"):

@@ -113,7 +113,7 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch):
     monkeypatch.setattr(minivlm.hear, "BANK", 20)
     made = hear("fac", 5, "smoke", tmp_path)
     assert (made.design, made.seed, made.steps) == ("fac", 5, SIZES["smoke"].steps)
-    monkeypatch.setattr(minivlm.hear, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(minivlm.hear, "train_whole", lambda *_, **__: pytest.fail("trained again"))
     assert hear("fac", 5, "smoke", tmp_path) == made
     with pytest.raises(ValueError, match="unknown graph 'fak'; choose one of shared, disjoint, fac"):
         hear("fak", 0, "smoke", tmp_path)

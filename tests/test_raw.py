@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+import minivlm.pretraining
 import minivlm.raw
-import minivlm.recipes
 from minivlm.budget import budget
 from minivlm.designs import build
 from minivlm.evaluate import evaluate
@@ -41,7 +41,7 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch):
     assert list(made.at_step) == ["0", "5", "10"] and list(made.at_size) == [str(side) for side in TEST_SIDES]
     assert all(set(shares) == set(TASKS) for shares in (*made.at_step.values(), *made.at_size.values()))
     assert made.at_step["10"] == made.at_size["64"]
-    monkeypatch.setattr(minivlm.raw, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(minivlm.raw, "train_whole", lambda *_, **__: pytest.fail("trained again"))
     assert raw_run("several sizes", 0, "smoke", tmp_path) == made
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table([made]).splitlines()]
     assert rows[0][:3] == ["learns from", "seed", "COLOR, 64 px"] and rows[0][4] == "LOC, 32 px"
@@ -111,9 +111,9 @@ def test_connector_and_decoder_learn_and_the_encoder_does_not():
 def test_the_encoder_is_charged_for_the_pictures_that_it_was_trained_on(monkeypatch, tmp_path):
     """Counted on the very stages of the recipe, none of which is run."""
     stages: list[Stage] = []
-    monkeypatch.setattr(minivlm.recipes, "train", lambda _, given, *__, **___: stages.extend(given))
-    monkeypatch.setattr(minivlm.recipes, "save", lambda *_: None)
-    minivlm.recipes.pretrain_clip(tmp_path, tmp_path, 0)
+    monkeypatch.setattr(minivlm.pretraining, "train_whole", lambda _, given, *__, **___: stages.extend(given))
+    monkeypatch.setattr(minivlm.pretraining, "save", lambda *_: None)
+    minivlm.pretraining.pretrain_clip(tmp_path, tmp_path, 0)
     assert sum(stage.steps * stage.source.batch_size for stage in stages) == ENCODER_PICTURES
 
 

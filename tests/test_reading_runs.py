@@ -56,7 +56,7 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch):
     assert (result.tokens, result.steps, set(result.accuracy)) == (64, 4, set(PAGE_TASKS))
     blind = read_pages(BLIND, 0, "smoke", tmp_path)
     assert blind.tokens == 0 and blind.trained_weights < result.trained_weights
-    monkeypatch.setattr(minivlm.reading, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(minivlm.reading, "train_whole", lambda *_, **__: pytest.fail("trained again"))
     assert read_pages("deepseek_vl", 0, "smoke", tmp_path) == result
     with pytest.raises(ValueError, match="unknown scale 'tiny'; choose one of smoke, cpu, gpu"):
         read_pages("deepseek_vl", 0, "tiny", tmp_path)

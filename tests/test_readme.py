@@ -8,7 +8,7 @@ import pytest
 from minivlm.course.readme import filled
 from minivlm.data.tasks import TASKS
 from minivlm.designs import DESIGNS
-from minivlm.recipes import weights_note
+from minivlm.pretraining import weights_note
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,4 +41,4 @@ def test_bundled_weights_answer_what_is_said_beside_them():
     assert set(said) == set(found) == set(TASKS)
     for task in TASKS:
         assert float(said[task]) == pytest.approx(float(found[task]), abs=1), task
-    assert sum(path.stat().st_size for path in weights.glob("*.safetensors")) <= 20e6
+    assert sum(path.stat().st_size for path in weights.glob("*.safetensors")) <= 22e6

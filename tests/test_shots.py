@@ -39,7 +39,7 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch):
     made = few_shots("flamingo_resampler", 1, 0, "smoke", tmp_path)
     assert (made.tokens, made.steps, set(made.seen)) == (1, 6, {"color", "shape"})
     assert all(len(shares) == len(COUNTS) for told in (made.seen, made.told) for shares in told.values())
-    monkeypatch.setattr(minivlm.shots, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(minivlm.shots, "train_whole", lambda *_, **__: pytest.fail("trained again"))
     assert few_shots("flamingo_resampler", 1, 0, "smoke", tmp_path) == made
     with pytest.raises(ValueError, match="unknown scale 'tiny'; choose one of smoke, cpu, gpu"):
         few_shots("flamingo", None, 0, "tiny", tmp_path)

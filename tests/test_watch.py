@@ -17,16 +17,19 @@ from minivlm.data.watching import VIDEO_TASKS
 from minivlm.designs import configure
 from minivlm.frames import VideoBank, VideoDialogs
 from minivlm.language.tokenizer import Tokenizer
+from minivlm.runs import encoder_of
+from minivlm.sighting import SightedFrames, Spelled
 from minivlm.storage import bundled, warm_start
 from minivlm.streams import generator
 from minivlm.tables import BLIND, interval
-from minivlm.train import train
+from minivlm.train import Stage, train
 from minivlm.watch import (
     SIZES,
     WatchResult,
     bundled_watching,
     for_videos,
-    stages,
+    kept_bank,
+    learn,
     start,
     video_tokens,
     watch,
@@ -122,13 +125,53 @@ def test_budgets_are_a_frame(design, tokens, frames, total):
 def test_the_encoder_stays_and_all_else_learns(design):
     model, bank = bank_of(design) if design != "llama_vid_video" else of_its_own(design)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    train(model, stages(model, bank, SIZES["smoke"], 0), quiet=True)
+    records = learn(model, bank, SIZES["smoke"], 0, quiet=True)
+    assert len(records) == SIZES["smoke"].steps
     clip = bundled("llava15", "cpu").vision.state_dict()
     tower = getattr(model.vision, "tower", model.vision)
     assert all(torch.equal(value, clip[key]) for key, value in tower.state_dict().items())
     learned = {key for key, value in model.named_parameters() if value.requires_grad}
     assert {key.split(".")[0] for key in learned} == {"connector", "language"}
     assert all(not torch.equal(model.state_dict()[key], before[key]) for key in learned)
+
+
+@pytest.mark.parametrize(
+    ("design", "blind", "told"),
+    [("deco", False, ["spell", "answer"]), ("film_resampler", False, ["teach", "answer"]), ("deco", True, ["answer"])],
+)
+def test_the_frozen_decoder_teaches_the_connector_first(design, blind, told, monkeypatch):
+    """To spell, where its tokens have places; and neither the encoder nor the decoder changes meanwhile."""
+    model, bank = bank_of(design)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    seen = {}
+
+    def watched(trained, given, precision=None, quiet=False):
+        records = train(trained, given, precision=precision, quiet=True)
+        now = model.state_dict()
+        seen[given[0].name] = {key.split(".")[0] for key in now if not torch.equal(now[key], before[key])}
+        return records
+
+    monkeypatch.setattr(minivlm.watch, "train_whole", watched)
+    learn(model, bank, SIZES["smoke"], 0, blind)
+    assert list(seen) == told
+    assert seen["answer"] == ({"language"} if blind else {"connector", "language"})
+    assert blind or seen[told[0]] == {"connector"}
+
+
+def test_spelling_brings_tokens_nearer_to_the_exact_words():
+    model, bank = bank_of("deco", videos=6)
+    frames, spelled = SightedFrames.make(bank, (1, 1), seed=1), Spelled(model)
+    [before, *_, after] = train(spelled, [Stage("spell", frames, 60, lr=3e-3)], quiet=True)
+    assert after["loss"] < 0.5 * before["loss"]
+
+
+@pytest.mark.parametrize("design", ["deco", "film_resampler", "llava15"])
+def test_a_bank_is_that_of_the_design_and_is_kept_for_the_next(design):
+    config = for_videos(design, None, 8)
+    kept = kept_bank(encoder_of(config), 8, 5, 3)
+    wanted = VideoBank.make(start(config), sample_videos(5, generator(3, 0), 8))
+    assert torch.equal(kept.features, wanted.features)
+    assert kept_bank(encoder_of(for_videos(design, None, 8)), 8, 5, 3) is kept
 
 
 @pytest.mark.parametrize(("design", "part"), [("llava15", ""), ("deco", "mlp"), ("llama_vid_video", "content")])
@@ -139,7 +182,7 @@ def test_a_connector_with_llavas_mlp_begins_with_it(design, part):
     with torch.no_grad():
         found = model.connector.get_submodule(part)(features)
         assert_same(found, answering.connector(features))
-    for key, value in answering.language.state_dict().items():
+    for key, value in bundled("decoder_videos", "cpu").state_dict().items():
         assert torch.equal(model.language.state_dict()[key], value)
 
 
@@ -161,7 +204,7 @@ def test_a_run_is_kept_and_not_run_again(tmp_path, monkeypatch):
     blind = watch(BLIND, None, 0, **how)
     assert blind.a_frame == 0 and blind.trained_weights < result.trained_weights
     assert watch("deco", 1, 1, 16, **how).tokens == 16
-    monkeypatch.setattr(minivlm.watch, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(minivlm.watch, "train_whole", lambda *_, **__: pytest.fail("trained again"))
     assert watch("film_resampler", None, 0, **how) == result
     with pytest.raises(ValueError, match="unknown scale 'tiny'; choose one of smoke, cpu, gpu"):
         watch("deco", 1, 0, scale="tiny", folder=tmp_path)

@@ -90,6 +90,12 @@ class Videos:
         beat = torch.where(self.beat < 0, self.beat, BEATS - 1 - self.beat)
         return replace(self, heading=heading, beat=beat, flash=self.flash.flip(1))
 
+    def only(self, movers: int) -> Videos:
+        """The same videos with nothing in them but their first `movers` movers; the first flashes as it did."""
+        gone = torch.arange(self.shape.shape[1], device=self.shape.device) >= movers
+        nothing = torch.full_like(self.shape, -1)
+        return replace(self, shape=nothing.where(gone, self.shape), beat=nothing.where(gone, self.beat))
+
     def beat_of(self) -> Int[Tensor, " T"]:
         """The beat of each frame."""
         return torch.arange(self.frames, device=self.shape.device) * BEATS // self.frames

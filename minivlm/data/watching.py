@@ -96,7 +96,7 @@ def _color(view: View, chance: random.Random) -> VideoQuestion | None:
 
 
 def _move(view: View, chance: random.Random) -> VideoQuestion | None:
-    mover = chance.choice(MOVERS)
+    mover = chance.choice([column for column in MOVERS if view.shape[0][column] >= 0])
     free = [view.apart(frame, mover) for frame in view.all]
     enough = [(a, b) for a, b in zip(view.all, view.all[1:], strict=False) if free[a] and free[b]]
     if not enough:
@@ -126,11 +126,13 @@ def _flash(view: View, chance: random.Random) -> VideoQuestion | None:
     return VideoQuestion("FLASH", text, answer, view.all, COLOR_NAMES)
 
 
-def _count(view: View, chance: random.Random) -> VideoQuestion:
+def _count(view: View, chance: random.Random) -> VideoQuestion | None:
     if chance.random() < 0.5:
         text, count = "how many flashes are there ?", len(view.flashes)
     else:
         text, count = "how many objects appear ?", len(view.visitors)
+    if not count:
+        return None
     return VideoQuestion("COUNT", text, COUNTS[count - 1], view.all, COUNTS)
 
 

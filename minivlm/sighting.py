@@ -1,0 +1,163 @@
+"""Sighting: a decoder reads videos whose visual tokens are exact words, a token a place (`data.sightings`), and a
+connector learns to give it just those tokens.
+
+So what follows from the order of frames is learned without pictures, as scenes are learned from text; and what an
+encoder and a connector are to give afterwards is known, word by word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from minivlm import mini
+from minivlm.batch import IGNORE, Batch
+from minivlm.connectors.projection import NoProjection
+from minivlm.data.sightings import SIGHT_WORDS, THINGS, place_ways, sighted, sighted_things, without_cells
+from minivlm.data.videos import BEATS, HEADINGS, Videos, sample_videos
+from minivlm.data.watching import VIDEO_TASKS, ask_videos
+from minivlm.frames import VideoBank
+from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
+from minivlm.layout import Layout
+from minivlm.model import VLM
+from minivlm.spelling import SpellingOutput
+from minivlm.streams import generator
+from minivlm.train import Step
+
+GRIDS = ((1, 1), (1, 2), (2, 2), (4, 4), (4, 4))  # the largest twice as often
+
+
+class Sighted(VLM):
+    """The mini designs' decoder alone. Every place of a frame is a picture of one token, and its features are how often
+    each of `SIGHT_WORDS` is told of it: the token is the sum of those words' embeddings, as they are now."""
+
+    def __init__(self):
+        one_place = replace(mini.vision(), image_size=(8, 8), depth=2)
+        super().__init__(replace(mini.vlm(NoProjection()), vision=one_place))
+        self.register_buffer("ids", word_ids(), persistent=False)
+
+    def _sequence(self, batch: Batch) -> tuple[Tensor, Layout, Any]:
+        if batch.features is not None:
+            batch = replace(batch, features=batch.features @ self.language.embedding(self.ids))
+        return super()._sequence(batch)
+
+
+class Following(nn.Module):
+    """A decoder that answers, and at each place of a mover says which way it goes, for which there is no question. From
+    answers alone it does not learn that in a thousand steps; told so everywhere, it learns it in hundreds. It says so
+    after so many of its `blocks`: those that follow can answer from it."""
+
+    def __init__(self, model: Sighted, blocks: int):
+        super().__init__()
+        self.model, self.blocks, self.train_only = model, blocks, model.train_only
+
+    def forward(self, batch: Batch, ways: Int[Tensor, "B M"]) -> SpellingOutput:
+        """`ways`: the word to say at each place, `IGNORE` for none."""
+        states, decoder = [], self.model.language
+        hook = decoder.blocks[self.blocks - 1].register_forward_hook(lambda *run: states.append(run[-1]))
+        output = self.model(batch)
+        hook.remove()
+        places = states[0][:, 1 : ways.shape[1] + 1]  # behind the mark of the beginning
+        said = decoder.logits(decoder.final_norm(places)).flatten(0, 1)
+        missed = F.cross_entropy(said, ways.flatten(), ignore_index=IGNORE, reduction="sum")
+        return SpellingOutput(output.loss + missed / (ways != IGNORE).sum().clamp(min=1))  # none in one sum a frame
+
+
+def word_ids(device: torch.device | str = "cpu") -> Int[Tensor, " words"]:
+    """The decoder's id of each of `SIGHT_WORDS`."""
+    return torch.tensor([mini_tokenizer().ids[word] for word in SIGHT_WORDS], device=device)
+
+
+def as_pictures(told: Float[Tensor, "B T places words"]) -> Float[Tensor, "B M 1 words"]:
+    """Every place of every frame as a picture of its own, as `Sighted` reads them."""
+    return told.flatten(1, 2)[:, :, None]
+
+
+View = tuple[int, int] | int  # a grid of places; or a number of things, a token each
+
+
+def viewed(videos: Videos, view: View) -> tuple[Videos, Float[Tensor, "B T places words"]]:
+    """What there is to ask about, and what is told of it. Of a number below `THINGS`, only so many movers are there."""
+    if not isinstance(view, int):
+        return videos, sighted(videos, view)
+    left = videos.only(view) if view < THINGS else videos
+    return left, sighted_things(left, view)
+
+
+@dataclass(frozen=True)
+class Sightings:
+    """Fresh videos in exact words for `Following`, all of a batch as one of `views`, with `per_video` proposals of
+    questions on each (a task that is named twice is proposed twice as often). A share `by_place` of them, where a frame
+    has several places, is told without the words for where in the frame a thing is: that then is known by its place's
+    number alone, as from a connector that does not say it."""
+
+    tokenizer: Tokenizer
+    batch_size: int
+    views: Sequence[View] = GRIDS
+    tasks: Sequence[str] = VIDEO_TASKS
+    per_video: int = 10
+    frames: int = BEATS
+    by_place: float = 0.0
+    seed: int = 0
+
+    def __call__(self, step: int, rows: range) -> Step:
+        chance = generator(self.seed, step)
+        view = self.views[int(torch.randint(len(self.views), (), generator=chance))]
+        videos, told = viewed(sample_videos(self.batch_size, chance, self.frames), view)
+        told = without_cells(told, torch.rand(self.batch_size, generator=chance) < self.by_place)
+        asked = ask_videos(videos, chance, self.tasks, self.per_video)[rows.start : rows.stop]
+        dialogs = [[(q.text, q.answer) for q in some] for some in asked]
+        batch = Batch.pack(self.tokenizer, dialogs, features=as_pictures(told[rows.start : rows.stop]))
+        words = torch.tensor([*(self.tokenizer.ids[way] for way in HEADINGS), IGNORE])
+        ways = words[place_ways(videos, told)].flatten(1)[rows.start : rows.stop]
+        return Step((batch, ways), int((batch.labels >= 0).sum()))
+
+
+def token_places(model: VLM) -> tuple[int, int] | None:
+    """Rows and columns of the places that a design's visual tokens stand for; None where they stand for none."""
+    layout = model.connector.layout(model.config.vision.grid)
+    if (layout.row < 0).any():
+        return None
+    return int(layout.row.max()) + 1, int(layout.col.max()) + 1
+
+
+class Spelled(nn.Module):
+    """A model's own connector, and the words of its decoder as they are now."""
+
+    def __init__(self, model: VLM):
+        super().__init__()
+        self.connector = model.connector
+        embedding = model.language.embedding.weight.detach()
+        self.register_buffer("words", embedding[word_ids(embedding.device)], persistent=False)  # (words, D)
+
+    def forward(self, features: Float[Tensor, "F N D"], told: Float[Tensor, "F K words"]) -> SpellingOutput:
+        """How far each token is from the sum of the words `told` of its place, squared, as a share of those sums'
+        spread."""
+        wanted = told @ self.words  # (F, K, D)
+        missed = (self.connector(features) - wanted).square().mean()
+        return SpellingOutput(missed / wanted.var(dim=(0, 1)).mean())
+
+
+@dataclass(frozen=True)
+class SightedFrames:
+    """Batches for `Spelled`: the features of frames of a bank, and what is `told` of each place of them."""
+
+    features: Float[Tensor, "F N D"]
+    told: Float[Tensor, "F K words"]
+    batch_size: int = 64
+    seed: int = 0
+
+    @classmethod
+    def make(cls, bank: VideoBank, grid: tuple[int, int], batch_size: int = 64, seed: int = 0) -> SightedFrames:
+        return cls(bank.features.flatten(0, 1), sighted(bank.videos, grid).flatten(0, 1), batch_size, seed)
+
+    def __call__(self, step: int, rows: range) -> Step:
+        chosen = torch.randint(len(self.told), (self.batch_size,), generator=generator(self.seed, step))
+        chosen = chosen[rows.start : rows.stop]
+        return Step((self.features[chosen].float(), self.told[chosen]), len(rows))
