@@ -31,7 +31,7 @@ from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.speaking import Sentences, TalkBank, say, with_smollm2
 from minivlm.streams import generator
 from minivlm.tables import Run, read, write
-from minivlm.train import Stage, train
+from minivlm.train import Stage, train_whole
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,13 @@ def taught(
         model.adapt_language(LORA_RANK)
         learned = (*learned, "adapter")
     model.to(pick_device())
-    bank, steps = training_bank(model, size, seed), size.align_steps + size.steps
+    bank = training_bank(model, size, seed)
     first, second = (Sentences(tokenizer, bank, size.batch_size, seed=2 * seed + number) for number in range(2))
     stages = [
         Stage("align", first, size.align_steps, lr=3e-3, trains=new_parts(model)),
         Stage("instruct", second, size.steps, lr=1e-3, trains=learned),
     ]
-    losses = [record["loss"] for record in train(model, stages, folder, precision)]
-    if len(losses) < steps:
-        raise KeyboardInterrupt  # `train` stops quietly; half a run is no result
+    losses = [record["loss"] for record in train_whole(model, stages, folder, precision)]
     return model.eval(), tokenizer, losses
 
 

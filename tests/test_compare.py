@@ -18,6 +18,7 @@ from torch import nn
 
 from minivlm import DESIGNS, VLM, build, runs
 from minivlm.compare import compare, imported
+from minivlm.comparison import collect
 from minivlm.data.captions import caption
 from minivlm.data.tasks import TASKS, evaluation_bank
 from minivlm.designs import at_budget, configure
@@ -30,7 +31,7 @@ from minivlm.recipes import LORA_RANK
 from minivlm.runs import Job, encoder_of
 from minivlm.spending import training_flops
 from minivlm.storage import warm_start
-from minivlm.tables import Compared, collect
+from minivlm.tables import Compared
 from minivlm.train import Stage, train, train_whole
 from minivlm.vision.patches import PatchesConfig
 from minivlm.vision.variable import VariableViTConfig

@@ -45,7 +45,7 @@ def test_a_run_is_kept_and_not_run_again(small, tmp_path, monkeypatch):
     assert (made.design, made.tokens, made.steps, made.asked, made.learned) == ("deco", 4, 4, 9, "lora")
     assert set(made.right) == {"sees", "blind", "constant"} and len(made.said) == 8
     assert all(0 <= count <= 9 for count in made.right.values()) and max(made.log_prob.values()) < 0
-    monkeypatch.setattr(minivlm.smol, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(minivlm.smol, "train_whole", lambda *_, **__: pytest.fail("trained again"))
     assert smol_run("deco", 4, 0, "smoke", folder=tmp_path) == made
     for other in (dict(design="llava15", tokens=None), dict(seed=1), dict(steps=3)):
         with pytest.raises(pytest.fail.Exception, match="trained again"):

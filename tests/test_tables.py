@@ -11,6 +11,7 @@ import pytest
 from comparisons import MACHINE, made
 
 from minivlm.compare import LINE
+from minivlm.comparison import bundled_comparison, collect, margins_by_design
 from minivlm.course.readme import connectors_table, fusions_table
 from minivlm.data.tasks import TASKS
 from minivlm.ledger import Ledger
@@ -19,12 +20,9 @@ from minivlm.tables import (
     IDENTITY,
     Compared,
     Result,
-    bundled_comparison,
     bundled_results,
-    collect,
     identity,
     interval,
-    margins_by_design,
     paired,
     setting,
     table,

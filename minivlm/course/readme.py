@@ -14,6 +14,7 @@ import nbformat
 
 from minivlm.bench.report import bench_table, bundled_bench
 from minivlm.budget import budget
+from minivlm.comparison import bundled_comparison
 from minivlm.course import RESULT_MIME
 from minivlm.course.times import cost, read
 from minivlm.depth import bundled_depths, depths_table
@@ -24,7 +25,7 @@ from minivlm.raw import bundled_raw
 from minivlm.raw import table as raw_table
 from minivlm.reading import bundled_readings, readings_table
 from minivlm.shots import COUNTS, bundled_shots
-from minivlm.tables import BLIND, Kind, Result, bundled_comparison, bundled_results, setting, table
+from minivlm.tables import BLIND, Kind, Result, bundled_results, setting, table
 from minivlm.watch import bundled_watching, watching_table
 
 README = Path("README.md")
