@@ -41,8 +41,7 @@ def budget(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train a design on scenes, or on data in shards, at a scale, resumable, and save it. For several processes, see
-    the files in minivlm/launch."""
+    """Train a design on scenes or on data in shards, resumable, and save it; on many machines by minivlm/launch."""
     from minivlm.recipes import train_design
     from minivlm.storage import save
     from minivlm.train import writes

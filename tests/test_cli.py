@@ -114,7 +114,7 @@ def test_designs_are_compared_and_what_was_found_is_kept(tmp_path, capsys, monke
     assert rows[2:] == [["| deco", "4"], ["| blind", "-"]]
     last = told.splitlines()[-1]
     assert last.startswith("1 steps at scale smoke, seeds 7; ") and torch.__version__ in last
-    monkeypatch.setattr("minivlm.runs.train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("minivlm.runs.train_whole", lambda *_, **__: pytest.fail("trained again"))
     assert run(capsys, *words, str(tmp_path)).splitlines() == told.splitlines()[-len(rows) - 2 :]
     ledger = Ledger(tmp_path / "runs.jsonl")
     [tuned] = [entry for entry in ledger.entries() if entry["design"] == "deco"]
