@@ -219,7 +219,7 @@ def test_a_quiet_run_says_in_a_line_what_it_came_to_and_no_time(made, tmp_path, 
 
 def test_a_run_that_fails_is_kept_as_such_and_made_again_while_the_others_go_on(compared, made, monkeypatch, capsys):
     folder, results, _ = compared
-    ledger, go_on = folder / "runs.jsonl", runs.train
+    ledger, go_on = folder / "runs.jsonl", runs.train_whole
     names = [(entry["design"], entry["seed"]) for entry in Ledger(ledger).entries()]
     without(ledger, names.index(("deco", 3)), names.index(("blind", 3)))
 
