@@ -93,7 +93,7 @@ def test_tokenizers_and_number_types_come_along(tmp_path):
 def test_another_model_than_the_one_it_is_to_be_like(tmp_path):
     like = saved.write(references.llava(0), tmp_path / "like", "today")
     other = from_transformers(references.llava(1))
-    with pytest.raises(ValueError, match="`like` is a VLMConfig.* and the model to be saved a VLMConfig"):
+    with pytest.raises(ValueError, match="`like` is a VLMConfig.* and the model to be saved is a VLMConfig"):
         save(other, tmp_path / "made", like=like)
     assert not (tmp_path / "made").exists()
 
