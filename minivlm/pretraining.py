@@ -155,22 +155,23 @@ def pretrain_page_decoder(out: Path, runs: Path, seed: int) -> None:
 
 def pretrain_video_decoder(out: Path, runs: Path, seed: int) -> None:
     """The decoder, after it has read videos in exact words as well: a token a thing first, until it follows what moves,
-    then a token a place of grids, and all tasks."""
+    then a token a place of grids, and all tasks; at last with places that only their number tells, half of the time."""
     torch.manual_seed(seed)
     model = Sighted().to(pick_device())
     start_from(model.language, ("decoder",))
     things = Sightings(mini_tokenizer(), 32, (THINGS, (4, 4)), ("MOVE", "MOVE", "COLOR"), per_video=4, seed=seed)
     grids = Sightings(mini_tokenizer(), 16, GRIDS, ("MOVE", *VIDEO_TASKS), per_video=12, seed=seed + 1)
-    stages = [
+    by_place = replace(grids, views=(*GRIDS, THINGS), tasks=VIDEO_TASKS, by_place=0.5, seed=seed + 3)
+    later = [
         Stage("things", things, steps=400, lr=2e-3, trains=("language",)),
         Stage("grids", grids, steps=700, lr=1.5e-3, trains=("language",)),
     ]
-    train_whole(Following(model, 4), stages, runs / "decoder_videos", save_every=50)
-    earlier = Stage("earlier", replace(grids, seed=seed + 2), steps=600, lr=1.5e-3, trains=("language",))
-    train_whole(Following(model, 3), [earlier], runs / "decoder_videos_earlier", save_every=50)
-    by_place = replace(grids, views=(*GRIDS, THINGS), tasks=VIDEO_TASKS, by_place=0.5, seed=seed + 3)
-    stages = [Stage("by place", by_place, steps=3600, lr=1.5e-3, trains=("language",))]
-    train_whole(Following(model, 3), stages, runs / "decoder_videos_by_place", save_every=50)
+    earlier = [
+        Stage("earlier", replace(grids, seed=seed + 2), steps=600, lr=1.5e-3, trains=("language",)),
+        Stage("by place", by_place, steps=3600, lr=1.5e-3, trains=("language",)),
+    ]
+    for block, stages in ((4, later), (3, earlier)):  # behind which the ways are said
+        train_whole(Following(model, block), stages, runs / f"decoder_videos_{block}", save_every=50)
     save(model.language, out / "decoder_videos.safetensors", torch.float16)
 
 

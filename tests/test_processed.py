@@ -125,33 +125,27 @@ def test_idefics2(quarters):
     compare(theirs, inputs, 15 if quarters else 3)
 
 
-def test_deepseek_vl():
-    theirs = test_hybrid.low_only(1)
+def deepseek(theirs: nn.Module, processor: type, made: object) -> None:
+    """Either of the two: by `processor`, of which `made` is the part for pictures."""
     words = tokenizer(w63="<image_placeholder>")
     words.image_token = "<image_placeholder>"
+    both = processor(made, words, num_image_tokens=from_transformers(theirs).config.num_tokens)
+    pictures = [drawn(size, n) for n, size in enumerate(SIZES[:3])]
+    texts = [text.replace(IMAGE, words.image_token) for text in TEXTS]
+    compare(theirs, both(images=pictures, text=texts, padding=True, return_tensors="pt"), 3)
+
+
+def test_deepseek_vl():
+    theirs = test_hybrid.low_only(1)
     made = transformers.DeepseekVLImageProcessor(size=square(theirs), min_size=2)
-    tokens = from_transformers(theirs).config.num_tokens
-    processor = transformers.DeepseekVLProcessor(made, words, num_image_tokens=tokens)
-    pictures, texts = (
-        [drawn(size, n) for n, size in enumerate(SIZES[:3])],
-        [t.replace(IMAGE, words.image_token) for t in TEXTS],
-    )
-    compare(theirs, processor(images=pictures, text=texts, padding=True, return_tensors="pt"), 3)
+    deepseek(theirs, transformers.DeepseekVLProcessor, made)
 
 
 def test_deepseek_vl_hybrid():
     theirs = test_hybrid.hybrid(1)
-    words = tokenizer(w63="<image_placeholder>")
-    words.image_token = "<image_placeholder>"
     high = dict(zip(("height", "width"), [theirs.config.high_res_vision_config.image_size] * 2, strict=True))
     made = transformers.DeepseekVLHybridImageProcessor(size=square(theirs), high_res_size=high, min_size=2)
-    tokens = from_transformers(theirs).config.num_tokens
-    processor = transformers.DeepseekVLHybridProcessor(made, words, num_image_tokens=tokens)
-    pictures, texts = (
-        [drawn(size, n) for n, size in enumerate(SIZES[:3])],
-        [t.replace(IMAGE, words.image_token) for t in TEXTS],
-    )
-    compare(theirs, processor(images=pictures, text=texts, padding=True, return_tensors="pt"), 3)
+    deepseek(theirs, transformers.DeepseekVLHybridProcessor, made)
 
 
 def test_idefics():
