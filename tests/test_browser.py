@@ -206,7 +206,8 @@ def controls(explorer) -> list[list[int]]:
 def test_a_notebook_runs_and_each_control_of_its_explorers_is_moved_by_keyboard(lab, tab, name):
     lab.open(tab, name)
     run(tab, "run-all-cells")
-    run(tab, "restart-run-all")
+    if name == "small.ipynb":
+        run(tab, "restart-run-all")
     tab.locator(f"{EXPLORER} img").last.wait_for()
     for explorer in tab.locator(EXPLORER).all():
         used: dict[int, set[str]] = {}

@@ -45,8 +45,19 @@ def test_nobodys_design_and_what_does_not_go_together_are_said():
     first = {part: next(iter(labels)) for part, labels in options().items()}
     with pytest.raises(ValueError) as refused:
         combine(**first | {"fusion": explorer.controls["fusion"].value, "decoder": "Depths (mod)"})
-    assert explorer.state.words == f"These do not go together: {refused.value}." and explorer.failure is None
-    assert explorer.state.png
+    words = explorer.state.words
+    assert words.endswith(f"do not go together, whatever the task (mean): {refused.value}.")
+    assert "Depths (mod)" in words and explorer.failure is None and explorer.state.png
+
+
+def test_every_switch_thrown_changes_the_words():
+    explorer = switchboard_explorer(RESULTS)
+    for control in explorer.controls.values():
+        for _, value in [*control.options[1:], control.options[0]]:
+            before = explorer.state.words
+            control.value = value
+            assert explorer.state.words != before, value
+        control.value = control.options[-1][1]
 
 
 def test_no_results_are_refused():

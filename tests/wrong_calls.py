@@ -239,7 +239,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[BaseException], str]] = {
     "a model of another size": (lambda: warm_start(tiny.vlm()), ValueError, "bundled weights are for"),
     # --- files
     "no such file": (lambda: load(HERE / "none.safetensors"), FileNotFoundError, "no file"),
-    "a folder for a file": (lambda: load(HERE), FileNotFoundError, "no file"),
+    "a folder for a file": (lambda: load(HERE), FileNotFoundError, "no config.json"),
     "an empty file": (lambda: load(file("empty.safetensors")), ValueError, "not a whole safetensors file"),
     "a truncated file": (lambda: load(truncated()), ValueError, "copy or download it again"),
     "a damaged file": (lambda: load(flipped()), ValueError, "not a whole safetensors file"),

@@ -33,9 +33,10 @@ def switchboard_explorer(results: Sequence[Compared]) -> Explorer:
         try:
             config = combine(**chosen)
         except ValueError as error:
+            refused = f"{title} do not go together, whatever the task ({task})"
             figure = plt.figure(figsize=(8, 0.6))
-            figure.text(0.5, 0.5, f"{title}: does not go together", ha="center", va="center", fontsize=8, wrap=True)
-            return figure, f"These do not go together: {error}."
+            figure.text(0.5, 0.5, refused, ha="center", va="center", fontsize=8, wrap=True)
+            return figure, f"{refused}: {error}."
         figure, told = neighbours(results, config, title, task)
         cost = budget(config, words=WORDS)
         whose = " and ".join(names_of(config)) or "nobody's design, `compare` can run it"
