@@ -11,9 +11,10 @@ import pytest
 from comparisons import MACHINE, made
 
 from minivlm.compare import LINE
-from minivlm.comparison import bundled_comparison, collect, margins_by_design
+from minivlm.comparison import bundled_comparison, collect, margins_by_design, timed
 from minivlm.course.readme import connectors_table, fusions_table
 from minivlm.data.tasks import TASKS
+from minivlm.layout import Kind
 from minivlm.ledger import Ledger
 from minivlm.runs import KEPT_MARGINS
 from minivlm.tables import (
@@ -114,6 +115,26 @@ def test_results_that_are_collected_come_with_the_package(tmp_path, monkeypatch)
     monkeypatch.setattr("minivlm.tables.files", lambda name: {"minivlm": tmp_path}[name])
     assert bundled_results("cpu", Compared, "compare-") == results == bundled_comparison()
     assert bundled_comparison("gpu") == []
+
+
+def test_milliseconds_measured_anew_are_of_all_designs_in_turn(tmp_path, monkeypatch):
+    ledger = Ledger(tmp_path / "runs.jsonl")
+    results = [comparisons.compared(name, seed) for name in ("llava15", "deco", "blind") for seed in (0, 1)]
+    for run in results:
+        ledger.add(asdict(run))
+    read = {}
+
+    def alternate(works, rounds):
+        read.update({name: int((work().layout.kind > Kind.TEXT).sum()) for name, work in works.items()})
+        return {name: [9.0, float(read[name]), 0.0][:rounds] for name in works}
+
+    monkeypatch.setattr("minivlm.comparison.alternate", alternate)
+    again = collect(ledger.path, "cpu", tmp_path / "all.json", rounds=3)
+    assert read == {"llava15": 64, "deco": 16, "blind": 0}, "visual tokens"
+    medians = {"llava15": 9.0, "deco": 9.0, "blind": 0.0}
+    assert again == [replace(run, milliseconds=medians[run.design]) for run in results]
+    with pytest.raises(ValueError, match="mine"):
+        timed([comparisons.compared("mine")])
 
 
 def test_older_results_are_still_read():
