@@ -33,6 +33,7 @@ from minivlm.explore import (
     frontier_explorer,
     gates_explorer,
     grounding_explorer,
+    planning_explorer,
     queries_explorer,
     questions_explorer,
     raw_explorer,
@@ -45,6 +46,7 @@ from minivlm.gates import forced
 from minivlm.grounding import Located
 from minivlm.language.depths import DepthsConfig
 from minivlm.model import VLM, ConnectorConfig, Output, VLMConfig
+from minivlm.planning import Run
 from minivlm.skipping import highest_picked
 from minivlm.vision.patches import PatchesConfig
 
@@ -266,6 +268,10 @@ def switchboard() -> Explorer:
     return switchboard_explorer(comparisons.several())
 
 
+def planning() -> Explorer:
+    return planning_explorer(Run("smolvlm", samples=10_000, batch_size=64, words=32, trains=("connector",)), price=2.0)
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -283,4 +289,5 @@ ALL = {
     "arena": arena,
     "frontier": frontier,
     "switchboard": switchboard,
+    "planning": planning,
 }
