@@ -4,6 +4,7 @@ is."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import references
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minivlm import Batch, from_transformers
-from minivlm.pretrained.small import small_llava, small_persimmon
+from minivlm.pretrained.small import small_llama, small_llava, small_persimmon
 from minivlm.side_by_side import apart, differences, differences_table, outputs, parting, twins
 from minivlm.wrong_rules import WRONG, converted_wrongly
 
@@ -82,12 +83,12 @@ def test_a_wrong_rule_parts_where_it_is_and_is_felt_at_the_end(name, sides):
     assert parting(see(ours)) is None  # the right one stays
 
 
-def test_the_epsilon_hides_where_words_are_large(sides):
+def test_the_epsilon_hides_where_words_are_large():
     """What the lesson says of small inputs: at the size of one, the same rule passes."""
     theirs = small_llava(0)
     theirs.model.language_model.embed_tokens.weight.data.div_(0.02)
     ours = from_transformers(theirs)
-    batch = Batch(input_ids=torch.arange(3, 12)[None])
+    batch = Batch(images=None, input_ids=torch.arange(3, 12)[None])
     wrong = converted_wrongly(ours, WRONG["tenfold_epsilon"])
     assert apart(wrong(batch).logits, ours(batch).logits) < 1e-4
 
@@ -123,8 +124,8 @@ def test_the_table_is_that_of_the_layers_around_the_parting():
 
 
 def test_every_weight_of_a_small_system_is_drawn():
-    for make in (small_llava, small_persimmon):
-        one, same, other = make(0), make(0), make(1)
+    for make in (small_llava, small_persimmon, partial(small_llama, 30)):
+        one, same, other = make(seed=0), make(seed=0), make(seed=1)
         for (key, value), again, another in zip(one.named_parameters(), same.parameters(), other.parameters(),
                                                 strict=True):  # fmt: skip
             assert torch.equal(value, again) and not torch.isclose(value, another).any(), key

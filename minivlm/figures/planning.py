@@ -42,8 +42,9 @@ def _memory(axes: Axes, plans: Sequence[Plan]) -> None:
     state = [plan.memory_bytes / 1e9 - kept for plan, kept in zip(plans, samples, strict=True)]
     axes.bar(places, state, color=PALETTE["blue"], label="weights, gradients, AdamW")
     axes.bar(places, samples, bottom=state, color=PALETTE["orange"], label="kept of samples")
-    axes.axhline(plans[0].gpu.memory / 1e9, color="black", linestyle="dashed", linewidth=1)
-    axes.set(xlabel="GPUs", ylabel="GB on each GPU")
+    room, most = plans[0].gpu.memory / 1e9, max(plan.memory_bytes for plan in plans) / 1e9
+    axes.axhline(room, color="black", linestyle="dashed", linewidth=1, label="there is")
+    axes.set(xlabel="GPUs", ylabel="GB on each GPU", ylim=(0, 1.45 * max(room, most)))
     axes.set_xticks(places, [plan.gpus for plan in plans], fontsize=8)
     axes.legend(frameon=False, fontsize=7, loc="upper right")
 

@@ -29,15 +29,17 @@ def parameter_map(models: Mapping[str, VLM], per_row: int = 4) -> tuple[Figure, 
         raise ValueError("no model to map: give one or more")
     counted = {name: {room: _layers(getattr(model, room)) for room in model.parts} for name, model in models.items()}
     totals = {name: sum(map(sum, rooms.values())) for name, rooms in counted.items()}
+    sides = {name: (total / max(totals.values())) ** 0.5 for name, total in totals.items()}
     cols = min(per_row, len(models))
-    rows = -(-len(models) // cols)
-    figure, axes = plt.subplots(rows, cols, figsize=(2.6 * cols, 2.9 * rows + 0.4), squeeze=False, layout="constrained")
-    for ax in axes.flat:
-        ax.set(xlim=(0, 1), ylim=(1, 0), aspect="equal")
+    high = [max(list(sides.values())[n : n + cols]) for n in range(0, len(models), cols)]  # a row: its largest square
+    size = (2.6 * cols, 2.6 * sum(high) + 0.5 * len(high) + 0.4)
+    figure, axes = plt.subplots(len(high), cols, figsize=size, squeeze=False, height_ratios=high, layout="constrained")
+    for n, ax in enumerate(axes.flat):
+        ax.set(xlim=(-0.02, 1), ylim=(high[n // cols], 0), aspect="equal")
         ax.axis("off")
     for ax, (name, rooms) in zip(axes.flat, counted.items(), strict=False):
-        _square(ax, rooms, (totals[name] / max(totals.values())) ** 0.5)
-        ax.set_title(f"{name}\n{_short(totals[name])} weights", fontsize=9)
+        _square(ax, rooms, sides[name])
+        ax.set_title(f"{name}\n{_short(totals[name])} weights", fontsize=9, loc="left")
     seen = [room for room in ROOMS if any(room in rooms for rooms in counted.values())]
     figure.legend(handles=[Patch(color=ROOMS[room], label=room) for room in seen], frameon=False,
                   loc="outside lower center", ncols=len(seen))  # fmt: skip
@@ -71,7 +73,8 @@ def _square(axes: Axes, rooms: Mapping[str, list[int]], side: float) -> None:
             look = dict(facecolor=ROOMS[room], edgecolor="white", linewidth=0.3)
             axes.add_patch(Rectangle((left, top), width, height, **look))
             top += height
-        axes.plot([left, left], [0, side], color=ROOMS[room], linewidth=1.2)  # else a small room is not seen at all
+        seen = dict(color=ROOMS[room], linewidth=1.2, zorder=3 - sum(layers) / total)  # else a small room is not
+        axes.plot([left, left], [0, side], **seen)
         left += width
 
 
@@ -116,6 +119,6 @@ def parting_lines(models: Mapping[str, Mapping[str, float]], tolerance: float = 
 
 
 def _block(layer: str) -> str:
-    """The block that a layer is in, or its part of the model: "vision.blocks.0", "connector"."""
+    """The block that a layer is in, else its part of the model: "vision.blocks.0", "connector"."""
     words = layer.split(".")
-    return ".".join(words[:3]) if "blocks" in words else words[0] if words[0] == "connector" else layer
+    return ".".join(words[:3] if "blocks" in words else words[:1])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from minivlm.language.llama import LlamaConfig
+
 WORD = 0.02  # the size of a number of a word, about that of Llama's: small, so that a wrong epsilon shows
 
 
@@ -36,6 +38,12 @@ def small_llava(seed: int = 0) -> nn.Module:
                 num_attention_heads=4, num_key_value_heads=2, eos_token_id=2)  # fmt: skip
     config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=95)
     return drawn(LlavaForConditionalGeneration(config), seed)
+
+
+def small_llama(vocab_size: int, seed: int = 0) -> nn.Module:
+    """Our Llama with so many words, three blocks and tied tables: a stand-in for SmolLM2 where only the road counts."""
+    sizes = dict(width=48, depth=3, heads=3, kv_heads=1, mlp_width=96, tied=True)
+    return drawn(LlamaConfig(vocab_size, **sizes).build(), seed)
 
 
 def small_persimmon(seed: int = 0) -> nn.Module:
