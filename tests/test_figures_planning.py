@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import pytest
-from explorers import visible
+from explorers import small_run, visible
 
 from minivlm.explore import planning_explorer
 from minivlm.figures import plan_panels
 from minivlm.planning import A100, H100, Plan, Reported, Run
 
-RUN = Run("smolvlm", samples=10_000, batch_size=64, words=32, trains=("connector", "language"))
+RUN = small_run()
 
 
 @pytest.fixture(autouse=True)

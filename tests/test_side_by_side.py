@@ -83,6 +83,16 @@ def test_a_wrong_rule_parts_where_it_is_and_is_felt_at_the_end(name, sides):
     assert parting(see(ours)) is None  # the right one stays
 
 
+def test_the_exact_gelu_is_the_one_that_theirs_would_compute():
+    theirs = small_llava(0)
+    wrong = converted_wrongly(from_transformers(theirs), WRONG["exact_gelu"])
+    for layer in theirs.model.vision_tower.encoder.layers:
+        layer.mlp.activation_fn = nn.GELU()
+    images, ids = torch.rand(1, 3, 28, 28), torch.tensor([[5, 95, 6]])
+    wanted = theirs(input_ids=torch.tensor([[5, *[95] * 16, 6]]), pixel_values=images).logits
+    references.assert_same(wrong(Batch(input_ids=ids, images=images[:, None])).logits, wanted)
+
+
 def test_the_epsilon_hides_where_words_are_large():
     """What the lesson says of small inputs: at the size of one, the same rule passes."""
     theirs = small_llava(0)
