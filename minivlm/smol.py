@@ -30,7 +30,7 @@ from minivlm.recipes import LORA_RANK, new_parts
 from minivlm.runtime import choose_scale, machine, pick_device
 from minivlm.speaking import Sentences, TalkBank, say, with_smollm2
 from minivlm.streams import generator
-from minivlm.tables import Run, read, write
+from minivlm.tables import Run, bundled_results, read, write
 from minivlm.train import Stage, train_whole
 
 
@@ -184,6 +184,11 @@ def costs_of_fewer_bits(
         return float((kind_scores(one, tokenizer, bank.features).argmax(dim=1) == truth).float().mean())
 
     return precision_costs(model, bank.pack(tokenizer, range(len(emojis))), accuracy, rounds)
+
+
+def bundled_smol(scale: str = "cpu") -> list[SmolResult]:
+    """The runs that come with the package; an empty list for a scale that none were made at."""
+    return bundled_results(scale, SmolResult, "smol-")
 
 
 def smol_table(results: Iterable[SmolResult]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import arenas
 import comparisons
@@ -33,6 +34,7 @@ from minivlm.explore import (
     frontier_explorer,
     gates_explorer,
     grounding_explorer,
+    planning_explorer,
     queries_explorer,
     questions_explorer,
     raw_explorer,
@@ -45,6 +47,7 @@ from minivlm.gates import forced
 from minivlm.grounding import Located
 from minivlm.language.depths import DepthsConfig
 from minivlm.model import VLM, ConnectorConfig, Output, VLMConfig
+from minivlm.planning import Run
 from minivlm.skipping import highest_picked
 from minivlm.vision.patches import PatchesConfig
 
@@ -266,6 +269,16 @@ def switchboard() -> Explorer:
     return switchboard_explorer(comparisons.several())
 
 
+@cache
+def small_run() -> Run:
+    """A run on paper, counted once."""
+    return Run("smolvlm", samples=10_000, batch_size=64, words=32, trains=("connector", "language"))
+
+
+def planning() -> Explorer:
+    return planning_explorer(small_run(), price=2.0)
+
+
 ALL = {
     "attention": attention,
     "similarity": similarity,
@@ -283,4 +296,5 @@ ALL = {
     "arena": arena,
     "frontier": frontier,
     "switchboard": switchboard,
+    "planning": planning,
 }

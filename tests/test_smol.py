@@ -3,7 +3,8 @@ with SmolLM2's words."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from minivlm.language.llama import LlamaConfig
 from minivlm.smol import (
     SIZES,
     SmolResult,
+    bundled_smol,
     costs_of_fewer_bits,
     examine,
     named,
@@ -155,6 +157,14 @@ def test_the_table_says_what_a_run_came_to():
         f"| deco | 16 | lora | 600 | 1 | 360 | 50.0% [{low:.1%}, {high:.1%}] | 16.7% | 20.0% "
         "| -1.23 | -2.50 | 3.25 to 1.00 |"
     )
+
+
+def test_runs_that_come_with_the_package_are_found_by_their_scale(tmp_path, monkeypatch):
+    run = SmolResult("deco", 16, 1, "cpu", 600, "lora", [3.0, 1.0], 9, {"sees": 4}, {"sees": -1.0}, {}, {})
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "smol-cpu.json").write_text(json.dumps([asdict(run)]), encoding="utf-8")
+    monkeypatch.setattr("minivlm.tables.files", lambda package: tmp_path)
+    assert bundled_smol() == [run] and bundled_smol("gpu") == []
 
 
 def test_unknown_words_are_refused(tmp_path):

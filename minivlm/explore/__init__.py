@@ -9,6 +9,7 @@ from minivlm.explore.explorers import attention_explorer, budget_explorer, simil
 from minivlm.explore.frontier import frontier_explorer
 from minivlm.explore.fusion import gates_explorer
 from minivlm.explore.grounding import grounding_explorer
+from minivlm.explore.planning import planning_explorer
 from minivlm.explore.raw import raw_explorer
 from minivlm.explore.resolution import canvas_explorer
 from minivlm.explore.switchboard import switchboard_explorer
@@ -27,6 +28,7 @@ __all__ = [
     "frontier_explorer",
     "gates_explorer",
     "grounding_explorer",
+    "planning_explorer",
     "queries_explorer",
     "questions_explorer",
     "raw_explorer",

