@@ -55,11 +55,11 @@ def test_a_star_is_what_was_reported():
 def test_the_explorer_begins_in_parts_and_says_what_is_chosen():
     explorer = planning_explorer(RUN, 2.0)
     controls = visible(explorer)
-    [wanted] = [plan_panels([Plan(RUN, A100, n, 0.2, 2.0) for n in (8, 16, 32, 64)])[1]]
+    _, wanted = plan_panels([Plan(RUN, A100, n, 0.2, 2.0) for n in (8, 16, 32, 64)])
     assert explorer.state.words == f"smolvlm, state in parts. {wanted} A batch of 64 ends at 64 GPUs."
     controls["State"].value = False
     whole = Plan(RUN, A100, 8, 0.2, 2.0, sharded=False)
-    assert f"state whole on each. A100 SXM 80 GB, 1 sample at once, {20.0}%" in explorer.state.words
+    assert "state whole on each. A100 SXM 80 GB, 1 sample at once, 20.0%" in explorer.state.words
     assert f"8: {whole.memory_bytes / 1e9:,.1f} GB on each" in explorer.state.words
     controls["GPU"].value, controls["Of the peak"].value = H100, 0.5
     assert f"{Plan(RUN, H100, 8, 0.5, 2.0).hours:,.2f} hours" in explorer.state.words

@@ -28,12 +28,14 @@ def plan_panels(plans: Sequence[Plan], reported: Reported | None = None) -> tupl
         axes.set(xlabel="GPUs", ylabel=label, xticks=gpus, xticklabels=gpus)
         axes.tick_params(labelsize=8)
     hours.set_yscale("log")
+    costs = [plan.cost for plan in plans]
     if reported:
+        costs.append(reported.cost(plans[0].price))
         star = dict(color=PALETTE["vermilion"], marker="*", markersize=13, linestyle="none", label="reported")
         hours.plot([reported.gpus], [reported.hours], **star)
-        cost.plot([reported.gpus], [reported.cost(plans[0].price)], **star)
+        cost.plot([reported.gpus], costs[-1:], **star)
         hours.legend(frameon=False, fontsize=8)
-    cost.set_ylim(0, 1.3 * max([plan.cost for plan in plans] + ([reported.cost(plans[0].price)] if reported else [])))
+    cost.set_ylim(0, 1.3 * max(costs))
     return figure, _told(plans, reported)
 
 

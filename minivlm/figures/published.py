@@ -99,6 +99,7 @@ def parting_lines(models: Mapping[str, Mapping[str, float]], tolerance: float = 
     if not longest:
         raise ValueError("nothing to draw: give the differences of one model or more")
     place = {name: number for number, name in enumerate(longest)}
+    blocks = list(map(_block, longest))
     figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
     told = []
     for (name, found), colour in zip(models.items(), colours(models), strict=True):
@@ -110,8 +111,8 @@ def parting_lines(models: Mapping[str, Mapping[str, float]], tolerance: float = 
         where = f"parts at {first} ({found[first]:.1e})" if first else f"parts nowhere (at most {max(ys):.0e})"
         told.append(f"{name} {where} and ends {last:.1e} apart")
     axes.axhline(tolerance, color="black", linestyle="dashed", linewidth=1)
-    starts = [n for n, layer in enumerate(longest) if n == 0 or _block(layer) != _block(list(longest)[n - 1])]
-    axes.set_xticks(starts, [_block(list(longest)[n]) for n in starts], rotation=50, ha="right", fontsize=7)
+    starts = [n for n, block in enumerate(blocks) if n == 0 or block != blocks[n - 1]]
+    axes.set_xticks(starts, [blocks[n] for n in starts], rotation=50, ha="right", fontsize=7)
     axes.set(yscale="log", ylim=(0.7 * LOWEST, 4), ylabel="difference, of the output's size")
     axes.grid(axis="x", linewidth=0.3)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -99,8 +99,7 @@ def _check_fit(given: object, block: nn.Module) -> None:
 
 def first_parting(ours: list[Tensor], theirs: list[Tensor], tolerance: float) -> int:
     """The package's: the number of the first layer that is further apart than the tolerance, or how many there are."""
-    far = (number for number, pair in enumerate(zip(ours, theirs, strict=True)) if apart(*pair) > tolerance)
-    return next(far, len(ours))
+    return _first((ours, theirs, tolerance), apart)
 
 
 def check_parting(answer: Callable) -> None:
