@@ -154,24 +154,31 @@ def pretrain_page_decoder(out: Path, runs: Path, seed: int) -> None:
 
 
 def pretrain_video_decoder(out: Path, runs: Path, seed: int) -> None:
-    """The decoder, after it has read videos in exact words as well: a token a thing first, until it follows what moves,
-    then a token a place of grids, and all tasks; at last with places that only their number tells, half of the time."""
+    """The decoder, after it has read videos in exact words as well: a token a thing first, then a token a place of
+    grids too, until it tells what happens, and when; then which way things move, which takes it a block more; at last
+    half of them with places that only their number tells."""
     torch.manual_seed(seed)
     model = Sighted().to(pick_device())
     start_from(model.language, ("decoder",))
-    things = Sightings(mini_tokenizer(), 32, (THINGS, (4, 4)), ("MOVE", "MOVE", "COLOR"), per_video=4, seed=seed)
-    grids = Sightings(mini_tokenizer(), 16, GRIDS, ("MOVE", *VIDEO_TASKS), per_video=12, seed=seed + 1)
-    by_place = replace(grids, views=(*GRIDS, THINGS), tasks=VIDEO_TASKS, by_place=0.5, seed=seed + 3)
-    later = [
-        Stage("things", things, steps=400, lr=2e-3, trains=("language",)),
-        Stage("grids", grids, steps=700, lr=1.5e-3, trains=("language",)),
-    ]
+    tasks = (*VIDEO_TASKS, "ORDER", "FLASH", "COUNT")
+    things = Sightings(mini_tokenizer(), 32, (THINGS,), tasks, per_video=14, seed=seed)
+    grids = replace(things, batch_size=16, views=(THINGS, (4, 4)), seed=seed + 1)
+    by_place = replace(grids, views=(THINGS, *GRIDS), by_place=0.5, seed=seed + 2)
+    moves = (*VIDEO_TASKS, "MOVE", "MOVE", "FLASH")
+    ways = replace(grids, batch_size=24, tasks=moves, per_video=8, seed=seed + 3)
+    everything = replace(by_place, views=(THINGS, 1, *GRIDS), tasks=moves, seed=seed + 5)
     earlier = [
-        Stage("earlier", replace(grids, seed=seed + 2), steps=600, lr=1.5e-3, trains=("language",)),
-        Stage("by place", by_place, steps=3600, lr=1.5e-3, trains=("language",)),
+        Stage("things", things, steps=1600, lr=2e-3, trains=("language",)),
+        Stage("grids", grids, steps=600, lr=1.5e-3, trains=("language",)),
+        Stage("places", by_place, steps=300, lr=1.5e-3, trains=("language",)),
     ]
-    for block, stages in ((4, later), (3, earlier)):  # behind which the ways are said
-        train_whole(Following(model, block), stages, runs / f"decoder_videos_{block}", save_every=50)
+    later = [
+        Stage("ways", ways, steps=900, lr=1.5e-3, trains=("language",)),
+        Stage("by place", replace(by_place, seed=seed + 4), steps=1200, lr=1.5e-3, trains=("language",)),
+        Stage("all", everything, steps=1500, lr=1.5e-3, trains=("language",)),
+    ]
+    for blocks, stages in ((2, earlier), (3, later)):  # behind which places are told
+        train_whole(Following(model, blocks), stages, runs / f"decoder_videos_{blocks}", save_every=50)
     save(model.language, out / "decoder_videos.safetensors", torch.float16)
 
 

@@ -17,10 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minivlm import mini
-from minivlm.batch import IGNORE, Batch
+from minivlm.batch import Batch
 from minivlm.connectors.projection import NoProjection
-from minivlm.data.sightings import SIGHT_WORDS, THINGS, place_ways, sighted, sighted_things, without_cells
-from minivlm.data.videos import BEATS, HEADINGS, Videos, sample_videos
+from minivlm.data.cues import CUES, asked_cues, place_cues
+from minivlm.data.sightings import SIGHT_WORDS, THINGS, sighted, sighted_things, without_cells
+from minivlm.data.videos import BEATS, Videos, sample_videos
 from minivlm.data.watching import VIDEO_TASKS, ask_videos
 from minivlm.frames import VideoBank
 from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
@@ -30,6 +31,7 @@ from minivlm.spelling import SpellingOutput
 from minivlm.streams import generator
 from minivlm.train import Step
 
+ASKED_BLOCK = 3
 GRIDS = ((1, 1), (1, 2), (2, 2), (4, 4), (4, 4))  # the largest twice as often
 
 
@@ -49,24 +51,39 @@ class Sighted(VLM):
 
 
 class Following(nn.Module):
-    """A decoder that answers, and at each place of a mover says which way it goes, for which there is no question. From
-    answers alone it does not learn that in a thousand steps; told so everywhere, it learns it in hundreds. It says so
-    after so many of its `blocks`: those that follow can answer from it."""
+    """A decoder that answers; and after so many of its `blocks` says at each place what there is to follow, after
+    `ASKED_BLOCK` at each word of a question when that is which it names (`data.cues`), all in its own words. From
+    answers alone it learns in thousands of steps neither to count what happens nor to tell what came first; told so
+    everywhere, it learns that in hundreds. The blocks that follow find a place by its cues, as by its shape."""
 
     def __init__(self, model: Sighted, blocks: int):
         super().__init__()
         self.model, self.blocks, self.train_only = model, blocks, model.train_only
 
-    def forward(self, batch: Batch, ways: Int[Tensor, "B M"]) -> SpellingOutput:
-        """`ways`: the word to say at each place, `IGNORE` for none."""
-        states, decoder = [], self.model.language
-        hook = decoder.blocks[self.blocks - 1].register_forward_hook(lambda *run: states.append(run[-1]))
+    def forward(self, batch: Batch, places: Int[Tensor, "B M 5"], asked: Int[Tensor, "B L"]) -> SpellingOutput:
+        """`places` and `asked`: what to say, as `place_cues` and `asked_cues` tell it."""
+        states, decoder = {}, self.model.language
+        hooks = [
+            decoder.blocks[number - 1].register_forward_hook(
+                lambda *run, number=number: states.update({number: run[-1]})
+            )
+            for number in {self.blocks, ASKED_BLOCK}
+        ]
         output = self.model(batch)
-        hook.remove()
-        places = states[0][:, 1 : ways.shape[1] + 1]  # behind the mark of the beginning
-        said = decoder.logits(decoder.final_norm(places)).flatten(0, 1)
-        missed = F.cross_entropy(said, ways.flatten(), ignore_index=IGNORE, reduction="sum")
-        return SpellingOutput(output.loss + missed / (ways != IGNORE).sum().clamp(min=1))  # none in one sum a frame
+        for hook in hooks:
+            hook.remove()
+        of_places = states[self.blocks][:, 1 : places.shape[1] + 1]  # behind the mark of the beginning
+        missed = [self._missed(of_places, places[..., row], words) for row, words in enumerate(CUES)]
+        missed.append(self._missed(states[ASKED_BLOCK], asked, CUES[-1]))
+        return SpellingOutput(output.loss + sum(missed))
+
+    def _missed(self, states: Float[Tensor, "B M D"], wanted: Int[Tensor, "B M"], words: Sequence[str]) -> Tensor:
+        """The loss of a choice among these words, in which an object to which nothing happens, as to most, counts a
+        twentieth; 0 where there is nothing to say."""
+        decoder, there = self.model.language, wanted >= 0
+        said = decoder.logits(decoder.final_norm(states[there]))[:, [mini_tokenizer().ids[word] for word in words]]
+        weights = said.new_tensor([0.05 if word == "object" else 1 for word in words])
+        return F.cross_entropy(said, wanted[there], weights) if there.any() else said.sum()
 
 
 def word_ids(device: torch.device | str = "cpu") -> Int[Tensor, " words"]:
@@ -114,9 +131,10 @@ class Sightings:
         asked = ask_videos(videos, chance, self.tasks, self.per_video)[rows.start : rows.stop]
         dialogs = [[(q.text, q.answer) for q in some] for some in asked]
         batch = Batch.pack(self.tokenizer, dialogs, features=as_pictures(told[rows.start : rows.stop]))
-        words = torch.tensor([*(self.tokenizer.ids[way] for way in HEADINGS), IGNORE])
-        ways = words[place_ways(videos, told)].flatten(1)[rows.start : rows.stop]
-        return Step((batch, ways), int((batch.labels >= 0).sum()))
+        words = [[self.tokenizer.words[i] for i in ids] for ids in batch.input_ids.tolist()]
+        cues = place_cues(videos, told).flatten(1, 2)[rows.start : rows.stop]
+        asked = asked_cues(videos[rows.start : rows.stop], words)
+        return Step((batch, cues, asked), int((batch.labels >= 0).sum()))
 
 
 def token_places(model: VLM) -> tuple[int, int] | None:

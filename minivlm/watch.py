@@ -50,7 +50,7 @@ class Size:
 
 SIZES = {
     "smoke": Size(videos=12, taught=2, batch_size=4, steps=2, per_video=6, test=6),
-    "cpu": Size(videos=1500, taught=1500, batch_size=16, steps=600, per_video=10, test=300),
+    "cpu": Size(videos=1500, taught=1500, batch_size=16, steps=400, per_video=10, test=300),
     "gpu": Size(videos=20000, taught=3000, batch_size=128, steps=5000, per_video=12, test=1000),
 }
 

@@ -1,4 +1,5 @@
-"""Explorers in the hands of a reader: JupyterLab and exported pages in a headless Chromium, moved by keyboard alone.
+"""Explorers in the hands of a reader: JupyterLab and exported pages in a headless Chromium, moved by keyboard alone:
+all on small data, and those of a lesson (`test_lessons` moves those of every lesson, without a browser).
 
 Without Chromium or Playwright these tests are skipped; in continuous integration (`CI` is set) they fail instead.
 """
@@ -27,7 +28,7 @@ from minivlm.course.commit import normalised
 from minivlm.course.run import execute, page
 
 LESSONS = Path(__file__).parents[1] / "notebooks"
-WITH_EXPLORERS = [p for p in sorted(LESSONS.glob("*.ipynb")) if "minivlm.explore" in p.read_text(encoding="utf-8")]
+LESSON = next(p.name for p in sorted(LESSONS.glob("*.ipynb")) if "minivlm.explore" in p.read_text(encoding="utf-8"))
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync""".split()
 SETTINGS = {
@@ -202,7 +203,7 @@ def controls(explorer) -> list[list[int]]:
     )
 
 
-@pytest.mark.parametrize("name", ["small.ipynb", *(path.name for path in WITH_EXPLORERS)])
+@pytest.mark.parametrize("name", ["small.ipynb", LESSON])
 def test_a_notebook_runs_and_each_control_of_its_explorers_is_moved_by_keyboard(lab, tab, name):
     lab.open(tab, name)
     run(tab, "run-all-cells")

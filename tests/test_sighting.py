@@ -12,10 +12,11 @@ import torch
 from references import assert_same
 from torch import nn
 
-from minivlm.batch import IGNORE, Batch
+from minivlm.batch import Batch
+from minivlm.data.cues import CUES, asked_cues, place_cues
 from minivlm.data.scenes import BACKGROUND_NAMES, CELLS, COLOR_NAMES, SHAPE_NAMES, SIZE_NAMES
-from minivlm.data.sightings import SIGHT_WORDS, place_ways, place_words, sighted, sighted_things
-from minivlm.data.videos import HEADINGS, Videos, sample_videos
+from minivlm.data.sightings import SIGHT_WORDS, place_words, sighted, sighted_things
+from minivlm.data.videos import Videos, sample_videos
 from minivlm.data.watching import VIDEO_TASKS, ask_videos, video_bank
 from minivlm.evaluate import evaluate
 from minivlm.frames import VideoBank
@@ -113,44 +114,84 @@ def test_a_token_a_thing_in_the_order_of_a_grid(things):
 
 
 @pytest.mark.parametrize("view", [(1, 1), (2, 2), 5])
-def test_a_place_says_which_way_its_mover_goes(view):
-    videos = sample_videos(12, generator(8, 0))
+def test_the_cues_of_a_place_are_what_there_is_to_follow(view):
+    videos = sample_videos(12, generator(8, 0), 16)
     told = viewed(videos, view)[1]
-    ways = place_ways(videos, told)
-    found = Counter()
+    cues, found = place_cues(videos, told), [Counter() for _ in CUES]
     for n, video in enumerate(place_words(told)):
-        movers = {SHAPE_NAMES[int(videos.shape[n, c])]: int(videos.heading[n, c]) for c in (0, 1)}
         for t, frame in enumerate(video):
             for place, words in enumerate(frame):
-                going = [way for shape, way in movers.items() if shape in words.split()]
-                wanted = going[0] if len(going) == 1 and t else -1
-                assert int(ways[n, t, place]) == wanted
-                found[wanted] += 1
-    assert view == (1, 1) or min(found[way] for way in range(4)) > 5
+                wanted = slow_cues(videos[n : n + 1], t, words.split())
+                assert cues[n, t, place].tolist() == wanted
+                for counts, cue in zip(found, wanted, strict=True):
+                    counts[cue] += 1
+    rows = (1, 2, 4) if view == (1, 1) else range(5)  # in one sum, both movers are in every place
+    assert all(min(found[row][cue] for cue in range(len(CUES[row]))) > 0 for row in rows)
 
 
-@pytest.mark.parametrize("blocks", [2, 4])
-def test_following_is_answering_and_saying_the_way_at_each_place(blocks):
+def slow_cues(video: Videos, t: int, words: list[str]) -> list[int]:
+    """Of a place in frame `t` of one video, from the words that tell it: an index into each row of `CUES`."""
+    beat, flashes = t // 2, [b for b in range(8) if video.flash[0, b] >= 0]
+    visits = {int(video.beat[0, c]): c for c in range(4, 8) if video.shape[0, c] >= 0}
+    here = [c for c in range(8) if video.shape[0, c] >= 0 and SHAPE_NAMES[int(video.shape[0, c])] in words]
+    movers = [c for c in here if c < 2]
+    way = int(video.heading[0, movers[0]]) if len(movers) == 1 and t > 0 else -1
+    kind, which = ("object", -1) if here else (None, -1)
+    if 0 in here and beat in flashes:
+        kind, which = "flash", flashes.index(beat)
+    if visits.get(beat) in here:
+        kind, which = "appear", sorted(visits).index(beat)
+    so_far = sum(b <= beat for b in (flashes if movers == [0] else visits)) if len(movers) == 1 else -1
+    return [way, CUES[1].index(kind) if kind else -1, which, so_far, beat]
+
+
+def test_a_question_has_the_beat_of_what_it_names():
+    videos = sample_videos(30, generator(9, 0))
+    asked = ask_videos(videos, generator(9, 1), ("ORDER", "FLASH", "DETAIL", "COUNT"), 12)
+    words = [" ".join(q.text for q in some).split() for some in asked]
+    cues, found = asked_cues(videos, words), Counter()
+    for n, row in enumerate(words):
+        flashes = [b for b in range(8) if videos.flash[n, b] >= 0]
+        for place, word in enumerate(row):
+            wanted = -1
+            if word == "flash" and row[place - 1] in CUES[2]:
+                wanted = flashes[CUES[2].index(row[place - 1])]
+            for c in range(4, 8):
+                if videos.shape[n, c] >= 0 and word == SHAPE_NAMES[int(videos.shape[n, c])]:
+                    wanted = int(videos.beat[n, c])
+            assert int(cues[n, place]) == wanted
+            found[word == "flash", wanted >= 0] += 1
+        assert (cues[n, len(row) :] == -1).all()
+    assert found[True, True] > 20 and found[False, True] > 20 and found[True, False] == 0
+
+
+@pytest.mark.parametrize("first", [2, 3])
+def test_following_is_answering_and_saying_every_cue(first):
+    """After so many blocks at each place, after three at each word: against models that end there."""
     torch.manual_seed(0)
-    model, cut = Sighted().eval(), Sighted().eval()
-    cut.load_state_dict(model.state_dict())
-    cut.language.blocks = cut.language.blocks[:blocks]
-    batch, ways = Sightings(tiny.TOKENIZER, 4, views=((2, 2),), per_video=4, seed=2)(0, range(4)).inputs
-    output, logits, missed = model(batch), cut(batch).logits, []
-    for row in range(4):
-        for place, word in enumerate(ways[row].tolist()):
-            if word >= 0:
-                missed.append(-logits[row, 1 + place].log_softmax(dim=0)[word])  # the first place is the mark's
-    assert {tiny.TOKENIZER.words[word] for word in ways.unique().tolist() if word >= 0} == set(HEADINGS)
-    assert output.layout.kind[:, 1 : 1 + ways.shape[1]].eq(Kind.PATCH).all()
-    assert_same(Following(model, blocks)(batch, ways).loss, output.loss + torch.stack(missed).mean())
-
-
-def test_where_no_place_tells_a_way_the_answers_alone_are_learned():
     model = Sighted().eval()
-    batch, ways = Sightings(tiny.TOKENIZER, 4, views=((1, 1),), per_video=4, seed=2)(0, range(4)).inputs
-    assert (ways == IGNORE).all()
-    assert Following(model, 3)(batch, ways).loss.item() == model(batch).loss.item()
+    batch, places, asked = Sightings(tiny.TOKENIZER, 4, views=((2, 2),), seed=2)(0, range(4)).inputs
+    output, missed = model(batch), []
+    assert output.layout.kind[:, 1 : 1 + places.shape[1]].eq(Kind.PATCH).all()  # the first place is the mark's
+    of_places = [(first, places[..., row], CUES[row]) for row in range(5)]
+    for blocks, wanted, words in [*of_places, (3, asked, CUES[4])]:
+        cut = Sighted().eval()
+        cut.load_state_dict(model.state_dict())
+        cut.language.blocks = cut.language.blocks[:blocks]
+        logits = cut(batch).logits[:, wanted is not asked :][:, : wanted.shape[1]]
+        among = logits[..., [tiny.TOKENIZER.ids[word] for word in words]].log_softmax(dim=-1)
+        some = [(-among[row, place, cue], 0.05 if words[cue] == "object" else 1)
+                for row, line in enumerate(wanted.tolist()) for place, cue in enumerate(line) if cue >= 0]  # fmt: skip
+        missed.append(sum(loss * weight for loss, weight in some) / sum(weight for _, weight in some))
+    assert_same(Following(model, first)(batch, places, asked).loss, output.loss + sum(missed))
+
+
+def test_where_there_is_nothing_to_say_the_answers_alone_are_learned():
+    model = Sighted().eval()
+    batch, places, asked = Sightings(tiny.TOKENIZER, 4, views=((1, 1),), per_video=4, seed=2)(0, range(4)).inputs
+    assert (places[..., 0] == -1).all()
+    nothing = torch.full_like(places, -1), torch.full_like(asked, -1)
+    assert Following(model, 3)(batch, *nothing).loss.item() == model(batch).loss.item()
 
 
 def texts(batch) -> list[str]:
@@ -162,7 +203,7 @@ def test_batches_show_videos_one_way_and_ask_about_what_is_there():
     source = Sightings(tiny.TOKENIZER, 6, **how, seed=4)
     counts = []
     for step in range(20):
-        (batch, ways), chance = source(step, range(6)).inputs, generator(4, step)
+        (batch, places, named), chance = source(step, range(6)).inputs, generator(4, step)
         view = source.views[int(torch.randint(3, (), generator=chance))]
         videos = sample_videos(6, chance)
         videos = videos.only(1) if view == 1 else videos
@@ -171,9 +212,9 @@ def test_batches_show_videos_one_way_and_ask_about_what_is_there():
         if view == (2, 2):  # of which some are told without where in the frame
             told[by_place] *= torch.tensor([word not in CELLS for word in SIGHT_WORDS])
         assert torch.equal(batch.features, as_pictures(told))
-        words = [[tiny.TOKENIZER.ids[way] for way in HEADINGS][way] if way >= 0 else IGNORE
-                 for way in place_ways(videos, told).flatten().tolist()]  # fmt: skip
-        assert ways.flatten().tolist() == words
+        assert torch.equal(places, place_cues(videos, told).flatten(1, 2))
+        words = [[tiny.TOKENIZER.words[i] for i in ids] for ids in batch.input_ids.tolist()]
+        assert torch.equal(named, asked_cues(videos, words))
         asked = ask_videos(videos, chance, source.tasks, 5)
         said = [" ".join(f"{q.text} {q.answer}" for q in some) for some in asked]
         assert texts(batch) == [" ".join(tiny.TOKENIZER.split(text)) for text in said]
@@ -187,6 +228,11 @@ def test_a_step_is_the_same_in_parts():
     assert whole.weight == sum(part.weight for part in parts)
     assert torch.equal(torch.cat([part.inputs[0].features for part in parts]), whole.inputs[0].features)
     assert torch.equal(torch.cat([part.inputs[1] for part in parts]), whole.inputs[1])
+    for part, rows in zip(parts, (range(0, 2), range(2, 6)), strict=True):
+        asked = part.inputs[2]
+        assert torch.equal(
+            asked, whole.inputs[2][rows.start : rows.stop, : asked.shape[1]]
+        )  # each is as wide as needed
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from minivlm.data.scenes import BACKGROUND_NAMES, CELLS, COLOR_NAMES, SHAPE_NAMES, SIZE_NAMES
-from minivlm.data.videos import MOVERS, Videos
+from minivlm.data.videos import Videos
 
 SIGHT_WORDS = (*SIZE_NAMES, *COLOR_NAMES, *SHAPE_NAMES, *CELLS, *BACKGROUND_NAMES)
 THINGS = 5  # the most that there are in a frame: movers, props and a visitor
@@ -59,16 +59,6 @@ def without_cells(
     left = told.clone()
     left[which, ..., _CELLS:_BACKGROUNDS] = 0
     return left
-
-
-def place_ways(videos: Videos, told: Float[Tensor, "B T places words"]) -> Int[Tensor, "B T places"]:
-    """Which way the mover of each place goes, as an index into `HEADINGS`; -1 where there is none, or both, and in the
-    first frame, when nothing has moved."""
-    shape, heading = (value[:, MOVERS.start : MOVERS.stop] for value in (videos.shape, videos.heading))  # (B, 2)
-    word = (_SHAPES + shape.clamp(min=0))[:, None, None].expand(*told.shape[:3], len(MOVERS))
-    here = (told.gather(3, word) > 0) & (shape >= 0)[:, None, None]  # (B, T, places, 2)
-    ways = (heading[:, None, None] * here).sum(dim=-1).where(here.sum(dim=-1) == 1, -1)
-    return ways.index_fill(1, torch.tensor([0]), -1)
 
 
 def place_words(told: Float[Tensor, "B T places words"]) -> list[list[list[str]]]:
