@@ -291,6 +291,8 @@ def answers(grid: tuple[int, int]) -> dict[str, float]:
     return {task: found[task].accuracy for task in VIDEO_TASKS}
 
 
-def test_the_bundled_decoder_follows_what_moves_where_places_are_apart():
-    assert answers((4, 4))["COLOR"] > 0.9 and answers((4, 4))["MOVE"] > 0.6
-    assert answers((1, 1))["MOVE"] < answers((4, 4))["MOVE"] - 0.2
+def test_the_bundled_decoder_follows_what_moves_where_places_are_apart_and_what_comes_first_anywhere():
+    apart, together = answers((4, 4)), answers((1, 1))
+    assert apart["COLOR"] > 0.9 and apart["MOVE"] > 0.6 and apart["COUNT"] > 0.75
+    assert together["MOVE"] < apart["MOVE"] - 0.2
+    assert apart["ORDER"] > 0.9 and together["ORDER"] > 0.85
