@@ -333,7 +333,7 @@ def test_the_fingerprint_changes_with_what_is_reached_and_with_nothing_else(tmp_
 
 @pytest.mark.parametrize("file, named", [("list.txt", "list.txt"), ("eye.json", "eye"), ("raw-cpu.json", "raw-")])
 def test_data_is_behind_a_lesson_whose_code_names_it(file: str, named: str, tmp_path: Path):
-    root = package(tmp_path, a=f'read("{named}")', b="y = 1")
+    root = package(tmp_path, a=f'read("{named}")', b="y = '-'")
     names, other = (new_notebook(cells=[new_code_cell(f"import pack.{module}")]) for module in "ab")
     (root / file).write_text("1")
     before = fingerprint(names, root), fingerprint(other, root)

@@ -45,7 +45,7 @@ def data_named(sources: Iterable[str], package: Path = PACKAGE) -> list[Path]:
     nodes = (node for source in sources for node in ast.walk(ast.parse(source)))
     told = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     files = sorted(path for path in package.rglob("*") if path.suffix in DATA)
-    return [path for path in files if {path.name, path.stem, path.stem.rpartition("-")[0] + "-"} & told]
+    return [path for path in files if {path.name, path.stem, re.sub(r"[^-]+$", "", path.stem) or path.stem} & told]
 
 
 def plain(source: str) -> str:
