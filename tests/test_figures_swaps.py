@@ -7,7 +7,7 @@ import pytest
 from comparisons import compared
 
 from minivlm.figures import neighbours, parts_map, swap_rows
-from minivlm.figures.swaps import gain, said_gain
+from minivlm.figures.swaps import by_design, gain, said_gain
 from minivlm.switchboard import Swap, answering, combine, differing, options, swaps
 from minivlm.tables import interval
 
@@ -28,6 +28,12 @@ def closed():
 
 def points(before: str, after: str) -> tuple[float, float]:
     return interval([100 * (b - a) for a, b in zip(SHARES[before], SHARES[after], strict=True)])
+
+
+def test_runs_are_gathered_by_design_and_the_blind_one_is_none():
+    found = by_design(RESULTS)
+    assert list(found) == [name for name in SHARES if name != "blind"]
+    assert all(run.design == name and len(runs) == 3 for name, runs in found.items() for run in runs)
 
 
 def test_a_row_a_swap_with_its_paired_gain_by_part_the_best_first():

@@ -142,7 +142,7 @@ def bench_table(done: Bench) -> str:
     for one in done.ratios:
         (own, theirs), (low, high) = one.milliseconds, one.spread
         cells = (one.what, one.ours, f"{own:,.1f}", one.rival, f"{theirs:,.1f}", f"{one.ratio:.2f}")
-        lines.append(f"| {' | '.join(cells)} | {low:.2f} to {high:.2f} | {one.wanted:g} |")
+        lines.append(f"| {' | '.join(cells)} | {low:.2f} to {high:.2f} | {one.wanted:.3g} |")
     return "\n".join([*lines, "", *told(done)])
 
 
