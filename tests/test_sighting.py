@@ -229,10 +229,8 @@ def test_a_step_is_the_same_in_parts():
     assert torch.equal(torch.cat([part.inputs[0].features for part in parts]), whole.inputs[0].features)
     assert torch.equal(torch.cat([part.inputs[1] for part in parts]), whole.inputs[1])
     for part, rows in zip(parts, (range(0, 2), range(2, 6)), strict=True):
-        asked = part.inputs[2]
-        assert torch.equal(
-            asked, whole.inputs[2][rows.start : rows.stop, : asked.shape[1]]
-        )  # each is as wide as needed
+        width = part.inputs[2].shape[1]  # each is as wide as needed
+        assert torch.equal(part.inputs[2], whole.inputs[2][rows.start : rows.stop, :width])
 
 
 @pytest.mark.parametrize(
