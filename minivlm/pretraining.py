@@ -156,29 +156,38 @@ def pretrain_page_decoder(out: Path, runs: Path, seed: int) -> None:
 def pretrain_video_decoder(out: Path, runs: Path, seed: int) -> None:
     """The decoder, after it has read videos in exact words as well: a token a thing first, then a token a place of
     grids too, until it tells what happens, and when; then which way things move, which takes it a block more; at last
-    half of them with places that only their number tells."""
+    with places that only their number tells, in one grid until it says where each is, then in all."""
     torch.manual_seed(seed)
     model = Sighted().to(pick_device())
     start_from(model.language, ("decoder",))
-    tasks = (*VIDEO_TASKS, "ORDER", "FLASH", "COUNT")
+    tasks, moves = (*VIDEO_TASKS, "ORDER", "FLASH", "COUNT"), (*VIDEO_TASKS, "MOVE", "MOVE", "FLASH")
     things = Sightings(mini_tokenizer(), 32, (THINGS,), tasks, per_video=14, seed=seed)
     grids = replace(things, batch_size=16, views=(THINGS, (4, 4)), seed=seed + 1)
     by_place = replace(grids, views=(THINGS, *GRIDS), by_place=0.5, seed=seed + 2)
-    moves = (*VIDEO_TASKS, "MOVE", "MOVE", "FLASH")
     ways = replace(grids, batch_size=24, tasks=moves, per_video=8, seed=seed + 3)
     everything = replace(by_place, views=(THINGS, 1, *GRIDS), tasks=moves, seed=seed + 5)
-    earlier = [
+    by_number = replace(ways, views=((4, 4),), by_place=1.0, seed=seed + 6)
+    any_grid = replace(ways, views=(1, *GRIDS, (8, 8)), by_place=0.75, seed=seed + 7)
+    happens = [
         Stage("things", things, steps=1600, lr=2e-3, trains=("language",)),
         Stage("grids", grids, steps=600, lr=1.5e-3, trains=("language",)),
         Stage("places", by_place, steps=300, lr=1.5e-3, trains=("language",)),
     ]
-    later = [
+    moving = [
         Stage("ways", ways, steps=900, lr=1.5e-3, trains=("language",)),
         Stage("by place", replace(by_place, seed=seed + 4), steps=1200, lr=1.5e-3, trains=("language",)),
         Stage("all", everything, steps=1500, lr=1.5e-3, trains=("language",)),
     ]
-    for blocks, stages in ((2, earlier), (3, later)):  # behind which places are told
-        train_whole(Following(model, blocks), stages, runs / f"decoder_videos_{blocks}", save_every=50)
+    where = [
+        Stage("by number", by_number, steps=2000, lr=1.5e-3, trains=("language",)),
+        Stage("any grid", any_grid, steps=1600, lr=1.5e-3, trains=("language",)),
+    ]
+    for name, stages, says in (
+        ("happens", happens, Following(model, 2)),
+        ("moving", moving, Following(model, 3)),
+        ("where", where, Following(model, 3, placed=2)),
+    ):
+        train_whole(says, stages, runs / f"decoder_videos_{name}", save_every=50)
     save(model.language, out / "decoder_videos.safetensors", torch.float16)
 
 

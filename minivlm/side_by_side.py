@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minivlm.outputs import layer_outputs
 from minivlm.pretrained.converters import CONVERTERS
 
 TOLERANCE = 1e-3  # of the size of a layer's output: rounding stays a thousand times below it, a wrong rule above
@@ -38,22 +39,9 @@ def _identity(value: Tensor) -> tuple:
 
 @torch.no_grad()
 def outputs(model: nn.Module, names: Iterable[str], run: Callable[[], Any]) -> dict[str, Tensor]:
-    """What the layers of these names give while `run` runs, in the order in which they are first called. A layer that
-    is not called is left out."""
-    given: dict[str, Tensor] = {}
-
-    def watch(name: str) -> Callable[..., None]:
-        def keep(layer: nn.Module, inputs: tuple, output: Any) -> None:
-            given.setdefault(name, (output[0] if isinstance(output, tuple) else output).detach())
-
-        return keep
-
-    hooks = [model.get_submodule(name).register_forward_hook(watch(name)) for name in names]
-    try:
+    """What the layers of these names give while `run` runs, as `layer_outputs` keeps it."""
+    with layer_outputs(model, names) as given:
         run()
-    finally:
-        for hook in hooks:
-            hook.remove()
     return given
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from minivlm import mini
 from minivlm.batch import Batch
 from minivlm.connectors.projection import NoProjection
-from minivlm.data.cues import CUES, asked_cues, place_cues
+from minivlm.data.cues import BEAT, CELL, CUES, asked_cues, place_cues
 from minivlm.data.sightings import SIGHT_WORDS, THINGS, sighted, sighted_things, without_cells
 from minivlm.data.videos import BEATS, Videos, sample_videos
 from minivlm.data.watching import VIDEO_TASKS, ask_videos
@@ -27,6 +27,7 @@ from minivlm.frames import VideoBank
 from minivlm.language.tokenizer import Tokenizer, mini_tokenizer
 from minivlm.layout import Layout
 from minivlm.model import VLM
+from minivlm.outputs import layer_outputs
 from minivlm.spelling import SpellingOutput
 from minivlm.streams import generator
 from minivlm.train import Step
@@ -54,28 +55,25 @@ class Following(nn.Module):
     """A decoder that answers; and after so many of its `blocks` says at each place what there is to follow, after
     `ASKED_BLOCK` at each word of a question when that is which it names (`data.cues`), all in its own words. From
     answers alone it learns in thousands of steps neither to count what happens nor to tell what came first; told so
-    everywhere, it learns that in hundreds. The blocks that follow find a place by its cues, as by its shape."""
+    everywhere, it learns that in hundreds. The blocks that follow find a place by its cues, as by its shape. Where in
+    the frame a thing is, it says after the block `placed`, or never (None)."""
 
-    def __init__(self, model: Sighted, blocks: int):
+    def __init__(self, model: Sighted, blocks: int, placed: int | None = None):
         super().__init__()
-        self.model, self.blocks, self.train_only = model, blocks, model.train_only
+        self.model, self.train_only = model, model.train_only
+        self.after = [blocks] * CELL + [placed]  # rows of `CUES`
 
-    def forward(self, batch: Batch, places: Int[Tensor, "B M 5"], asked: Int[Tensor, "B L"]) -> SpellingOutput:
+    def forward(self, batch: Batch, places: Int[Tensor, "B M 6"], asked: Int[Tensor, "B L"]) -> SpellingOutput:
         """`places` and `asked`: what to say, as `place_cues` and `asked_cues` tell it."""
-        states, decoder = {}, self.model.language
-        hooks = [
-            decoder.blocks[number - 1].register_forward_hook(
-                lambda *run, number=number: states.update({number: run[-1]})
-            )
-            for number in {self.blocks, ASKED_BLOCK}
-        ]
-        output = self.model(batch)
-        for hook in hooks:
-            hook.remove()
-        of_places = states[self.blocks][:, 1 : places.shape[1] + 1]  # behind the mark of the beginning
-        missed = [self._missed(of_places, places[..., row], words) for row, words in enumerate(CUES)]
-        missed.append(self._missed(states[ASKED_BLOCK], asked, CUES[-1]))
-        return SpellingOutput(output.loss + sum(missed))
+        names = {number: f"blocks.{number - 1}" for number in {*self.after, ASKED_BLOCK} - {None}}
+        with layer_outputs(self.model.language, names.values()) as states:
+            output = self.model(batch)
+        missed = self._missed(states[names[ASKED_BLOCK]], asked, CUES[BEAT])
+        for row, number in enumerate(self.after):
+            if number is not None:
+                of_places = states[names[number]][:, 1 : places.shape[1] + 1]  # behind the mark of the beginning
+                missed = missed + self._missed(of_places, places[..., row], CUES[row])
+        return SpellingOutput(output.loss + missed)
 
     def _missed(self, states: Float[Tensor, "B M D"], wanted: Int[Tensor, "B M"], words: Sequence[str]) -> Tensor:
         """The loss of a choice among these words, in which an object to which nothing happens, as to most, counts a
@@ -164,7 +162,8 @@ class Spelled(nn.Module):
 
 @dataclass(frozen=True)
 class SightedFrames:
-    """Batches for `Spelled`: the features of frames of a bank, and what is `told` of each place of them."""
+    """Batches for `Spelled`: the features of frames of a bank, and what is `told` of each place of them, but
+    not where in the frame a thing is, if its number tells that: patches hardly know it."""
 
     features: Float[Tensor, "F N D"]
     told: Float[Tensor, "F K words"]
@@ -173,7 +172,8 @@ class SightedFrames:
 
     @classmethod
     def make(cls, bank: VideoBank, grid: tuple[int, int], batch_size: int = 64, seed: int = 0) -> SightedFrames:
-        return cls(bank.features.flatten(0, 1), sighted(bank.videos, grid).flatten(0, 1), batch_size, seed)
+        told = without_cells(sighted(bank.videos, grid)).flatten(0, 1)
+        return cls(bank.features.flatten(0, 1), told, batch_size, seed)
 
     def __call__(self, step: int, rows: range) -> Step:
         chosen = torch.randint(len(self.told), (self.batch_size,), generator=generator(self.seed, step))

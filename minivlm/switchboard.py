@@ -75,7 +75,6 @@ def combine(vision: str, connector: str, fusion: str, decoder: str) -> VLMConfig
     )
     with torch.device("meta"):
         config.build()
-    config.num_tokens  # noqa: B018 (rows are ended only where tokens stand for places)
     return config
 
 
