@@ -25,6 +25,7 @@ from minivlm.raw import bundled_raw
 from minivlm.raw import table as raw_table
 from minivlm.reading import bundled_readings, readings_table
 from minivlm.shots import COUNTS, bundled_shots
+from minivlm.smol import bundled_smol, smol_table
 from minivlm.tables import BLIND, Kind, Result, bundled_results, setting, table
 from minivlm.watch import bundled_watching, watching_table
 
@@ -115,6 +116,7 @@ def filled(text: str) -> str:
         "hear": lambda: with_setting(hear_table, bundled_hear()),
         "watching": lambda: with_setting(watching_table, bundled_watching()),
         "depths": lambda: with_setting(depths_table, bundled_depths()),
+        "smol": lambda: with_setting(smol_table, bundled_smol()),
         "speed": speed_table,
         "compared": lambda: with_setting(table, bundled_comparison()),
     }
