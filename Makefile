@@ -24,7 +24,7 @@ run: $(READY)  ## execute the course into build/; one lesson: make run NB=03; si
 test: lint  ## everything that continuous integration checks
 	$(BIN)/python -m pytest $(TIMED)
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations=30 tests $(TIMED:%=--ignore=%)
-	MINIVLM_SCALE=smoke $(BIN)/python -m pytest -n auto --nbmake --nbmake-timeout=300 notebooks
+	MINIVLM_SCALE=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --nbmake --nbmake-timeout=300 notebooks
 
 fuzz: $(READY)  ## draw 500 designs of any parts: each must work as a whole, or be refused in a clear sentence
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/test_fuzz.py
