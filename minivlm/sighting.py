@@ -61,18 +61,17 @@ class Following(nn.Module):
     def __init__(self, model: Sighted, blocks: int, placed: int | None = None):
         super().__init__()
         self.model, self.train_only = model, model.train_only
-        self.after = [blocks] * CELL + [placed]  # rows of `CUES`
+        self.after = dict.fromkeys(range(CELL), blocks) | ({} if placed is None else {CELL: placed})  # by row of `CUES`
 
     def forward(self, batch: Batch, places: Int[Tensor, "B M 6"], asked: Int[Tensor, "B L"]) -> SpellingOutput:
         """`places` and `asked`: what to say, as `place_cues` and `asked_cues` tell it."""
-        names = {number: f"blocks.{number - 1}" for number in {*self.after, ASKED_BLOCK} - {None}}
+        names = {number: f"blocks.{number - 1}" for number in (*self.after.values(), ASKED_BLOCK)}
         with layer_outputs(self.model.language, names.values()) as states:
             output = self.model(batch)
         missed = self._missed(states[names[ASKED_BLOCK]], asked, CUES[BEAT])
-        for row, number in enumerate(self.after):
-            if number is not None:
-                of_places = states[names[number]][:, 1 : places.shape[1] + 1]  # behind the mark of the beginning
-                missed = missed + self._missed(of_places, places[..., row], CUES[row])
+        for row, number in self.after.items():
+            of_places = states[names[number]][:, 1 : places.shape[1] + 1]  # behind the mark of the beginning
+            missed = missed + self._missed(of_places, places[..., row], CUES[row])
         return SpellingOutput(output.loss + missed)
 
     def _missed(self, states: Float[Tensor, "B M D"], wanted: Int[Tensor, "B M"], words: Sequence[str]) -> Tensor:
@@ -162,8 +161,8 @@ class Spelled(nn.Module):
 
 @dataclass(frozen=True)
 class SightedFrames:
-    """Batches for `Spelled`: the features of frames of a bank, and what is `told` of each place of them, but
-    not where in the frame a thing is, if its number tells that: patches hardly know it."""
+    """Batches for `Spelled`: the features of frames of a bank, and what is `told` of each place of them; not
+    where in the frame that is, if its number tells it, for patches hardly know."""
 
     features: Float[Tensor, "F N D"]
     told: Float[Tensor, "F K words"]
